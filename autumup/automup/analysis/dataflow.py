@@ -1,0 +1,141 @@
+"""Two traces of one model at two widths, aligned node by node."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import networkx as nx
+from torch import fx
+
+from automup.capture.recorder import Fact
+from automup.errors import CaptureError
+
+Size = tuple[int, int]
+"""The same size at the base and at the wider model."""
+
+
+def log_ratio(size: Size) -> float:
+    """log2 of wide / base; 0 for a finite size."""
+    return math.log2(size[1] / size[0]) if size[0] and size[1] else 0.0
+
+
+def product(sizes: Any) -> Size:
+    """Product of sizes, width by width."""
+    base = wide = 1
+    for size in sizes:
+        base, wide = base * size[0], wide * size[1]
+    return base, wide
+
+
+@dataclass(frozen=True)
+class Op:
+    """One aligned operation: the same node in both traces."""
+
+    base: fx.Node
+    wide: fx.Node
+
+    @property
+    def fact(self) -> Fact:
+        fact: Fact = self.base.meta["fact"]
+        return fact
+
+    @property
+    def wide_fact(self) -> Fact:
+        fact: Fact = self.wide.meta["fact"]
+        return fact
+
+    @property
+    def sizes(self) -> tuple[Size, ...]:
+        """The shape of the value, as pairs."""
+        return tuple(zip(self.fact.shape, self.wide_fact.shape, strict=True))
+
+    def arg(self, position: int, name: str = "", default: Any = None) -> Any:
+        """An argument at the base; nodes are the base's."""
+        return _argument(self.base, position, name, default)
+
+    def number(self, position: int, name: str = "", default: Any = None) -> tuple[Any, Any]:
+        """A plain argument at both widths."""
+        return (
+            _argument(self.base, position, name, default),
+            _argument(self.wide, position, name, default),
+        )
+
+
+def _argument(node: fx.Node, position: int, name: str, default: Any) -> Any:
+    if position < len(node.args):
+        return node.args[position]
+    return node.kwargs.get(name, default)
+
+
+class Dataflow:
+    """The aligned operations in order, and the graph of who uses whom."""
+
+    def __init__(self, ops: dict[fx.Node, Op]) -> None:
+        self.ops = ops
+
+    @cached_property
+    def graph(self) -> nx.DiGraph:
+        """Base nodes, with an edge from each value to the operations that read it."""
+        graph = nx.DiGraph()
+        graph.add_nodes_from(self.ops)
+        graph.add_edges_from((source, node) for node in self.ops for source in node.all_input_nodes)
+        return graph
+
+    @cached_property
+    def reaching_output(self) -> frozenset[fx.Node]:
+        """The nodes that some output of the model depends on."""
+        outputs = [n for n in self.ops if n.op == "output"]
+        return frozenset().union(*(nx.ancestors(self.graph, n) | {n} for n in outputs))
+
+
+def align(base: fx.Graph, wide: fx.Graph) -> Dataflow:
+    """Pair the nodes of two traces.
+
+    Raises:
+        CaptureError: if the two runs did different things; says where they part.
+    """
+    left, right = list(base.nodes), list(wide.nodes)
+    twin: dict[fx.Node, fx.Node] = {}
+    ops: dict[fx.Node, Op] = {}
+    for a, b in zip(left, right, strict=False):
+        if not _same(a, b, twin):
+            raise _misaligned(a, b)
+        twin[a] = b
+        ops[a] = Op(a, b)
+    if len(left) != len(right):
+        longer = (left if len(left) > len(right) else right)[min(len(left), len(right))]
+        raise _misaligned(longer, None)
+    return Dataflow(ops)
+
+
+def _same(a: fx.Node, b: fx.Node, twin: dict[fx.Node, fx.Node]) -> bool:
+    if (a.op, a.target if a.op != "output" else "") != (b.op, b.target if b.op != "output" else ""):
+        return False
+    sources, others = a.all_input_nodes, b.all_input_nodes
+    if [twin.get(n) for n in sources] != others:
+        return False
+    if a.op == "output":
+        return True
+    fact, other = a.meta["fact"], b.meta["fact"]
+    same_place = (fact.module, fact.frames) == (other.module, other.frames)
+    return same_place and len(fact.shape) == len(other.shape)
+
+
+def _misaligned(a: fx.Node, b: fx.Node | None) -> CaptureError:
+    def says(node: fx.Node) -> str:
+        fact = node.meta.get("fact")
+        frame = fact.frames[0] if fact and fact.frames else "an unknown place"
+        return f"{node.target} at {frame}"
+
+    fact = a.meta.get("fact")
+    other = f"and at the other {says(b)}" if b is not None else "and at the other nothing"
+    return CaptureError(
+        "The model does different things at two widths: "
+        f"at one it runs {says(a)}, {other}.",
+        where=str(fact.frames[0]) if fact and fact.frames else "",
+        fix="Control flow must not depend on the width: choose another base "
+        "(one whose sizes do not coincide with a fixed size), or scale other knobs.",
+    )

@@ -1,0 +1,301 @@
+"""The width calculus: one walk over the dataflow that gives every value its width exponent.
+
+A value's *log* is log2 of how much larger its coordinates are at the wider model than at the base
+when training is in muP: 0 is healthy (DESIGN 3.3). A weight's log is -log2 r_i: what it contracts
+makes up for it. Constants have the log of their own ratio. Whatever is not 0 where it matters (an
+operation that is not homogeneous, a sum with something of another size, an output) is a fault,
+and the values that it came from are its origins.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import fx
+
+from automup.analysis.dataflow import Dataflow, Op, Size, log_ratio, product
+from automup.analysis.views import Axis, View, infinite_dims, whole
+from automup.capture.recorder import written
+
+EPSILON = 1e-6
+ZERO = -math.inf
+"""The log of a value that is identically zero."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """An operation that gave a value a log of its own; ``degree``: how that value depends on it."""
+
+    kind: str  # "constant", "contraction", "tied", "sum"
+    degree: float
+    size: Size
+
+
+@dataclass(frozen=True)
+class State:
+    """What the calculus knows of one value.
+
+    ``kind``: "known" (depends on no weight), "weight" (on weights alone), "activation".
+    ``views``: the weights whose entries the value holds.
+    """
+
+    log: float = 0.0
+    kind: str = "activation"
+    views: tuple[View, ...] = ()
+    origins: Mapping[fx.Node, Origin] = field(default_factory=dict)
+
+    @property
+    def neutral(self) -> bool:
+        return abs(self.log) < EPSILON or self.log == ZERO
+
+
+@dataclass(frozen=True)
+class Use:
+    """One use of a weight: what the operation sums over and what it writes."""
+
+    parameter: str
+    node: fx.Node
+    how: str
+    in_dims: tuple[int, ...]
+    fan_in: Size
+    fan_out: Size
+    lost: bool = False
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A value that is not neutral where it must be."""
+
+    node: fx.Node
+    log: float
+    origins: Mapping[fx.Node, Origin]
+    why: str
+
+
+@dataclass(frozen=True)
+class Opaque:
+    """An operation that mixes an infinite axis in a way that no rule describes."""
+
+    node: fx.Node
+    reason: str
+
+
+Rule = Callable[["Flow", Op], State | list[State]]
+
+
+class Flow:
+    """One walk. ``weight_logs`` holds the logs of weights, ``corrections`` what sites add."""
+
+    def __init__(
+        self,
+        dataflow: Dataflow,
+        rules: Mapping[Any, Rule],
+        fallback: Rule,
+        weight_logs: Mapping[str, float],
+        corrections: Mapping[fx.Node, float] | None = None,
+    ) -> None:
+        self.dataflow = dataflow
+        self.uses: list[Use] = []
+        self.faults: list[Fault] = []
+        self.opaque: list[Opaque] = []
+        self._rules, self._fallback = rules, fallback
+        self._weight_logs = weight_logs
+        self._states: dict[fx.Node, State | list[State]] = {}
+        for node, op in dataflow.ops.items():
+            state = self._evaluate(op)
+            shift = (corrections or {}).get(node)
+            if shift and isinstance(state, State):
+                state = replace(state, log=state.log + shift)
+            self._states[node] = state
+
+    # --- evaluation ---------------------------------------------------------------------------
+
+    def _evaluate(self, op: Op) -> State | list[State]:
+        node = op.base
+        if node.op == "output":
+            self._check_outputs(node)
+            return State()
+        if node.op in ("placeholder", "get_attr"):
+            return self._leaf(op)
+        if node.target is not written and self._all_known(node):
+            return known_state(op)
+        if node.target is operator.getitem:
+            parts = self._states[node.args[0]]  # type: ignore[index]
+            return parts[node.args[1]] if isinstance(parts, list) else parts  # type: ignore
+        if node.target is written:
+            return self.join(op, [self.state(n) for n in node.args])
+        return self._rules.get(node.target, self._fallback)(self, op)
+
+    def _all_known(self, node: fx.Node) -> bool:
+        return node.meta["fact"].known or all(
+            self.state(n).kind == "known" for n in node.all_input_nodes
+        ) and bool(node.all_input_nodes)
+
+    def _leaf(self, op: Op) -> State:
+        name = op.base.meta.get("parameter")
+        if name is None:
+            return known_state(op)
+        return State(self._weight_logs.get(name, 0.0), "weight", (whole(name, op.sizes),))
+
+    def _check_outputs(self, node: fx.Node) -> None:
+        """Outputs are read by people and losses: finite ones must be neutral.
+
+        A feature vector that shrinks with its own width (a normalised embedding) is legitimate.
+        """
+        for value in node.all_input_nodes:
+            state = self.state(value)
+            grows = any(log_ratio(s) for s in self.dataflow.ops[value].sizes)
+            if not state.neutral and not (grows and state.log < 0):
+                self.fault(value, state, "it is an output of the model")
+
+    # --- what rules ask for --------------------------------------------------------------------
+
+    def state(self, value: Any) -> State:
+        """The state of an argument: a node's, or a known one for a number."""
+        if isinstance(value, fx.Node):
+            state = self._states[value]
+            return state if isinstance(state, State) else join_states(state)
+        return State(0.0, "known")
+
+    def sizes(self, value: Any) -> tuple[Size, ...]:
+        return self.dataflow.ops[value].sizes if isinstance(value, fx.Node) else ()
+
+    def constant_log(self, op: Op, position: int, name: str = "") -> float | None:
+        """log2 ratio of a number, or of a known tensor of equal entries; None for anything else."""
+        base, wide = op.number(position, name)
+        if isinstance(base, fx.Node):
+            state = self.state(base)
+            return state.log if state.kind == "known" else None
+        return ratio_log(base, wide)
+
+    def fault(self, node: fx.Node, state: State, why: str) -> None:
+        self.faults.append(Fault(node, state.log, state.origins, why))
+
+    def unknown(self, op: Op, reason: str) -> State:
+        self.opaque.append(Opaque(op.base, reason))
+        return State()
+
+    def sink(self, op: Op, value: Any, why: str) -> None:
+        """The operation is not homogeneous in this argument: it must be neutral."""
+        state = self.state(value)
+        if not state.neutral and state.kind != "known":
+            self.fault(op.base, state, why)
+
+    def use(
+        self,
+        value: Any,
+        op: Op,
+        how: str,
+        dims: Sequence[int],
+        fan_in: Size,
+        spread: Size = (1, 1),
+    ) -> None:
+        """Record that the operation uses the weights in a value, summing over ``dims``.
+
+        ``spread``: to how many positions one input coordinate goes (the taps of a kernel).
+        """
+        sizes = self.sizes(value)
+        for view in self.state(value).views:
+            axes = view.axes
+            contracted: Sequence[Axis] = () if axes is None else [axes[d] for d in dims]
+            fan_out = product([*(s for d, s in enumerate(sizes) if d not in dims), spread])
+            self.uses.append(
+                Use(
+                    view.parameter,
+                    op.base,
+                    how,
+                    infinite_dims(contracted),
+                    fan_in,
+                    fan_out,
+                    lost=axes is None,
+                )
+            )
+
+    def join(self, op: Op, states: Sequence[State]) -> State:
+        """Addition and the like: all live operands must have one size; the largest wins."""
+        live = [s for s in states if s.kind != "known" and s.log != ZERO]
+        if len(live) > 1 and max(s.log for s in live) - min(s.log for s in live) > EPSILON:
+            for state in live:
+                if not state.neutral:
+                    self.fault(op.base, state, "it is added to something of another size")
+            return State(0.0, live[0].kind)
+        return join_states(states)
+
+    def elementwise_uses(self, op: Op, operands: Sequence[Any]) -> tuple[View, ...]:
+        """Weights that meet an activation coordinate by coordinate are used with fan_in 1.
+
+        Weights that meet only weights and constants stay weights, where they keep their shape.
+        """
+        alone = all(self.state(x).kind != "activation" for x in operands)
+        views: list[View] = []
+        for value in operands:
+            state = self.state(value)
+            if alone and self.sizes(value) == op.sizes:
+                views += state.views
+            elif state.views:
+                self.use(value, op, "elementwise", (), (1, 1))
+        return tuple(views)
+
+
+def known_state(op: Op) -> State:
+    """A constant: its log is the ratio of its value, where all entries share one."""
+    return State(ratio_log(op.fact.value, op.wide_fact.value) or 0.0, "known")
+
+
+def ratio_log(base: Any, wide: Any) -> float | None:
+    """log2 |wide / base| of two numbers; ZERO for zeros, None for what is no number."""
+    if not isinstance(base, int | float) or not isinstance(wide, int | float):
+        return None
+    if base == 0 or wide == 0:
+        return ZERO if base == wide else None
+    if math.isinf(base) or math.isinf(wide) or math.isnan(base) or math.isnan(wide):
+        return 0.0
+    return math.log2(abs(wide / base))
+
+
+def join_states(states: Sequence[State]) -> State:
+    """The largest of several states; weights' views are dropped, origins are kept."""
+    if not states:
+        return State()
+    kinds = {s.kind for s in states}
+    kind = "activation" if "activation" in kinds else "weight" if "weight" in kinds else "known"
+    live = [s for s in states if s.kind != "known"] or list(states)
+    top = max(live, key=lambda s: s.log)
+    origins = {n: o for s in live for n, o in s.origins.items()}
+    return State(top.log, kind, (), {} if top.neutral else origins)
+
+
+def scaled(state: State, node: fx.Node, log: float, kind: str, size: Size) -> State:
+    """The state after this node multiplied it by something of the given log."""
+    origins = dict(state.origins)
+    if abs(log) > EPSILON and log != ZERO:
+        origins[node] = Origin(kind, 1.0, size)
+    total = state.log + log
+    return replace(state, log=total, origins={} if abs(total) < EPSILON else origins)
+
+
+def powered(state: State, exponent: float) -> State:
+    """The state of a value raised to a power."""
+    if state.log == ZERO:
+        return state
+    origins = {n: replace(o, degree=o.degree * exponent) for n, o in state.origins.items()}
+    return replace(state, log=state.log * exponent, origins=origins, views=())
+
+
+def multiplied(a: State, b: State, sign: float = 1.0) -> State:
+    """The state of a product (sign 1) or a quotient (sign -1)."""
+    other = powered(b, sign) if sign != 1.0 else b
+    kinds = {a.kind, b.kind}
+    kind = "activation" if "activation" in kinds else "weight" if "weight" in kinds else "known"
+    if ZERO in (a.log, b.log):
+        return State(ZERO, kind)
+    total = a.log + other.log
+    origins = dict(a.origins)
+    for node, origin in other.origins.items():
+        degree = origin.degree + (origins[node].degree if node in origins else 0.0)
+        origins[node] = replace(origin, degree=degree)
+    return State(total, kind, (), {} if abs(total) < EPSILON else origins)

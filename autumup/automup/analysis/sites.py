@@ -1,0 +1,158 @@
+"""Where a multiplier is missing: from faults of the calculus to sites that mend them.
+
+Each fault is mended at one of its origins, the operations that gave the value its exponent: at the
+author's own constant if there is one (that is where a careful colleague would put it), else at the
+contraction or sum. With all corrections in place the calculus is run again: it must find nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import fx
+
+from automup.analysis.dataflow import Dataflow, Size, log_ratio
+from automup.analysis.flow import EPSILON, Fault, Flow, Opaque, Origin
+from automup.analysis.ops import RULES, unregistered
+from automup.analysis.weights import WeightSummary, summarise
+from automup.capture.source import Frame
+
+
+@dataclass(frozen=True)
+class Correction:
+    """One operation whose result must be multiplied by 2 ** log at the wider model."""
+
+    node: fx.Node
+    log: float
+    kind: str
+    size: Size
+    why: str
+    constant: bool
+    parameter: str = ""
+
+    @property
+    def exponent(self) -> float:
+        """log as a power of the axis: multiplier = (wide / base) ** exponent."""
+        return self.log / log_ratio(self.size)
+
+    @property
+    def frames(self) -> tuple[Frame, ...]:
+        frames: tuple[Frame, ...] = self.node.meta["fact"].frames
+        return frames
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """All that two traces tell: weights by name, corrections, and what stayed open."""
+
+    dataflow: Dataflow
+    weights: Mapping[str, WeightSummary]
+    corrections: tuple[Correction, ...]
+    faults: tuple[Fault, ...]
+    opaque: tuple[Opaque, ...]
+
+
+def analyse(dataflow: Dataflow, shapes: Mapping[str, tuple[Size, ...]]) -> Analysis:
+    """Run the calculus over aligned traces.
+
+    Args:
+        dataflow: the aligned traces.
+        shapes: every parameter's sizes at both widths, by its first name.
+    """
+    uses = Flow(dataflow, RULES, unregistered, {}).uses
+    weights = summarise(uses, shapes)
+    logs = {name: summary.log for name, summary in weights.items()}
+    first = Flow(dataflow, RULES, unregistered, logs)
+    corrections = _corrections(dataflow, first.faults)
+    shifts = {c.node: c.log for c in corrections}
+    last = Flow(dataflow, RULES, unregistered, logs, shifts) if shifts else first
+    return Analysis(dataflow, weights, corrections, tuple(last.faults), tuple(last.opaque))
+
+
+def _corrections(dataflow: Dataflow, faults: Sequence[Fault]) -> tuple[Correction, ...]:
+    """One correction per fault, at its preferred origin; faults with one origin share it."""
+    chosen: dict[fx.Node, Correction] = {}
+    for fault in faults:
+        if any(node in chosen for node in fault.origins):
+            continue
+        node = _preferred(dataflow, fault.origins)
+        if node is None:
+            continue
+        origin = fault.origins[node]
+        size = _axis(fault.origins, origin)
+        if abs(origin.degree) < EPSILON or not log_ratio(size):
+            continue
+        chosen[node] = Correction(
+            node,
+            -fault.log / origin.degree,
+            _kind(fault.origins.values()),
+            size,
+            _why(fault),
+            origin.kind == "constant",
+            _tied_parameter(fault.origins),
+        )
+    return tuple(chosen.values())
+
+
+_PREFERENCE = ("constant", "contraction", "tied", "sum")
+
+
+def _preferred(dataflow: Dataflow, origins: Mapping[fx.Node, Origin]) -> fx.Node | None:
+    """The author's constant before a contraction before a sum; the latest of a kind."""
+    order = {node: i for i, node in enumerate(dataflow.ops)}
+    for kind in _PREFERENCE:
+        nodes = [n for n, o in origins.items() if o.kind == kind]
+        if nodes:
+            return max(nodes, key=order.__getitem__)
+    return None
+
+
+def _axis(origins: Mapping[fx.Node, Origin], chosen: Origin) -> Size:
+    """The axis that the multiplier is a power of: a contracted one where there is one."""
+    for origin in origins.values():
+        if origin.kind != "constant" and log_ratio(origin.size):
+            return origin.size
+    return chosen.size
+
+
+def _kind(origins: object) -> str:
+    kinds = {o.kind for o in origins}  # type: ignore[attr-defined]
+    for origin, kind in (("contraction", "attention"), ("tied", "readout"), ("sum", "reduction")):
+        if origin in kinds:
+            return kind
+    return "scale"
+
+
+def _why(fault: Fault) -> str:
+    kinds = {o.kind for o in fault.origins.values()}
+    cause = {
+        frozenset({"constant"}): "a constant that changes with width",
+        frozenset({"contraction"}): "two activations are contracted over an infinite axis",
+        frozenset({"contraction", "constant"}): "two activations are contracted over an infinite "
+        "axis and the constant beside them does not make up for it",
+        frozenset({"tied"}): "the shared weight follows its input role, so this use of it sums "
+        "entries of size 1 over an infinite axis",
+        frozenset({"sum"}): "a sum over an infinite axis",
+    }.get(frozenset(kinds), "its factors do not make up for each other")
+    return f"{cause}; {fault.why}"
+
+
+def _tied_parameter(origins: Mapping[fx.Node, Origin]) -> str:
+    """The weight of a readout: the parameter that the tied contraction reads."""
+    for node, origin in origins.items():
+        if origin.kind == "tied":
+            return _weight_of(node)
+    return ""
+
+
+def _weight_of(node: fx.Node) -> str:
+    pending = list(node.all_input_nodes)
+    while pending:
+        source = pending.pop()
+        name = source.meta.get("parameter")
+        if name:
+            return str(name)
+        if len(source.all_input_nodes) == 1:
+            pending += source.all_input_nodes
+    return ""

@@ -1,0 +1,95 @@
+"""Following a weight's dimensions through views, so that a contraction knows what it sums over.
+
+Each dimension of a tensor derived from a weight is a sequence of *atoms*: pieces of the weight's
+own dimensions. ``view(3, d)`` splits the atom ``3d``, ``permute`` reorders, ``reshape`` joins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from automup.analysis.dataflow import Size, log_ratio, product
+
+
+@dataclass(frozen=True)
+class Atom:
+    """A piece of the weight's dimension ``dim`` that has this size."""
+
+    dim: int
+    size: Size
+
+
+Axis = tuple[Atom, ...]
+"""One dimension of a tensor: the atoms it is made of, outermost first; () when broadcast."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A tensor that holds the entries of one weight; ``axes`` is None when they were lost track of."""
+
+    parameter: str
+    axes: tuple[Axis, ...] | None
+
+    def with_axes(self, axes: Sequence[Axis] | None) -> View:
+        return replace(self, axes=None if axes is None else tuple(axes))
+
+
+def whole(parameter: str, sizes: Sequence[Size]) -> View:
+    """The weight itself."""
+    return View(parameter, tuple((Atom(d, size),) for d, size in enumerate(sizes)))
+
+
+def reshaped(axes: Sequence[Axis], sizes: Sequence[Size]) -> tuple[Axis, ...] | None:
+    """The axes after a reshape to these sizes, or None where an atom does not split evenly."""
+    atoms = [a for axis in axes for a in axis if a.size != (1, 1)]
+    result: list[Axis] = []
+    for size in sizes:
+        axis: list[Atom] = []
+        rest = size
+        while rest != (1, 1):
+            if not atoms:
+                return None
+            atom = atoms.pop(0)
+            if _divides(atom.size, rest):
+                axis.append(atom)
+                rest = (rest[0] // atom.size[0], rest[1] // atom.size[1])
+            elif _divides(rest, atom.size):
+                axis.append(Atom(atom.dim, rest))
+                left = (atom.size[0] // rest[0], atom.size[1] // rest[1])
+                atoms.insert(0, Atom(atom.dim, left))
+                rest = (1, 1)
+            else:
+                return None
+        result.append(tuple(axis))
+    return None if atoms else tuple(result)
+
+
+def _divides(part: Size, total: Size) -> bool:
+    return total[0] % part[0] == 0 and total[1] % part[1] == 0
+
+
+def expanded(axes: Sequence[Axis], rank: int) -> tuple[Axis, ...]:
+    """The axes after broadcasting to a higher rank: new dimensions hold nothing of the weight."""
+    return ((),) * (rank - len(axes)) + tuple(axes)
+
+
+def resized(axes: Sequence[Axis], dim: int, size: Size) -> tuple[Axis, ...] | None:
+    """The axes after taking a slice of this size along a dimension."""
+    axis = axes[dim]
+    if len(axis) > 1 and product(a.size for a in axis) != size:
+        return None
+    piece = tuple(replace(a, size=size) for a in axis) if len(axis) == 1 else axis
+    return (*axes[:dim], piece, *axes[dim + 1 :])
+
+
+def mapped(
+    views: Sequence[View], change: Callable[[tuple[Axis, ...]], Sequence[Axis] | None]
+) -> tuple[View, ...]:
+    """Apply a change of axes to every view that is still known."""
+    return tuple(v if v.axes is None else v.with_axes(change(v.axes)) for v in views)
+
+
+def infinite_dims(axes: Sequence[Axis]) -> tuple[int, ...]:
+    """The weight's dimensions of which these axes hold an infinite piece."""
+    return tuple(sorted({a.dim for axis in axes for a in axis if log_ratio(a.size)}))

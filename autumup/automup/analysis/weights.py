@@ -1,0 +1,72 @@
+"""What every weight is, from all its uses: which dimensions count in fan_in and in fan_out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from automup.analysis.dataflow import Size, log_ratio
+from automup.analysis.flow import EPSILON, Use
+
+
+@dataclass(frozen=True)
+class WeightSummary:
+    """A weight's fans at both widths, and the infinite dimensions of its shape that make them up.
+
+    ``log`` is -log2 r_i, the weight's own exponent in the calculus; ``problem`` says why the table
+    does not cover it.
+    """
+
+    fan_in: Size
+    fan_out: Size
+    fan_in_dims: tuple[int, ...]
+    fan_out_dims: tuple[int, ...]
+    primary: Use | None
+    problem: str = ""
+
+    @property
+    def log(self) -> float:
+        return -log_ratio(self.fan_in)
+
+
+def summarise(uses: Sequence[Use], shapes: Mapping[str, tuple[Size, ...]]) -> dict[str, WeightSummary]:
+    """Sum up the uses of every weight in ``shapes``."""
+    by_weight: dict[str, list[Use]] = {name: [] for name in shapes}
+    for use in uses:
+        by_weight[use.parameter].append(use)
+    return {name: _summary(by_weight[name], sizes) for name, sizes in shapes.items()}
+
+
+def _summary(uses: list[Use], sizes: tuple[Size, ...]) -> WeightSummary:
+    infinite = tuple(d for d, size in enumerate(sizes) if log_ratio(size))
+    if not uses:
+        problem = "no operation of the traced forward reads it" if infinite else ""
+        return WeightSummary((1, 1), (1, 1), (), infinite, None, problem)
+    # A shared weight follows the use with the smallest fan_in: its entries must stay Theta(1)
+    # there, and the other uses get a multiplier (DESIGN 3.3, a tied readout).
+    primary = min(uses, key=lambda u: log_ratio(u.fan_in))
+    out_dims = tuple(d for d in infinite if d not in primary.in_dims)
+    return WeightSummary(
+        primary.fan_in,
+        primary.fan_out,
+        primary.in_dims,
+        out_dims,
+        primary,
+        _problem(uses, primary, sizes, infinite),
+    )
+
+
+def _problem(
+    uses: list[Use], primary: Use, sizes: tuple[Size, ...], infinite: tuple[int, ...]
+) -> str:
+    if infinite and any(u.lost for u in uses):
+        return "its dimensions are lost in the operations between it and its use"
+    by_shape = math.fsum(log_ratio(sizes[d]) for d in primary.in_dims)
+    if abs(by_shape - log_ratio(primary.fan_in)) > EPSILON:
+        return "it sums over a part of an infinite dimension that its shape alone does not tell"
+    for use in uses:
+        same_sum = abs(log_ratio(use.fan_in) - log_ratio(primary.fan_in)) < EPSILON
+        if same_sum and use.in_dims != primary.in_dims:
+            return "two uses of it sum over different infinite dimensions"
+    return ""

@@ -1,0 +1,261 @@
+"""How a constructor draws its weights: mean and standard deviation of every storage, exactly.
+
+While the constructor runs, each random or filling operation sets the law of the storage that it
+writes; arithmetic on a tensor carries the law along. What cannot be followed is ``UNKNOWN``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+@dataclass(frozen=True)
+class Law:
+    """The distribution of a tensor's entries: kind, mean and standard deviation."""
+
+    kind: str
+    mean: float
+    std: float
+
+    @property
+    def rms(self) -> float:
+        """Root mean square of an entry."""
+        return math.hypot(self.mean, self.std)
+
+    @property
+    def known(self) -> bool:
+        return not math.isnan(self.std)
+
+
+UNKNOWN = Law("unknown", math.nan, math.nan)
+
+
+def constant(value: float) -> Law:
+    return Law("constant", value, 0.0)
+
+
+def normal(mean: float, std: float) -> Law:
+    return Law("normal", mean, std)
+
+
+def uniform(low: float, high: float) -> Law:
+    return Law("uniform", (low + high) / 2, (high - low) / math.sqrt(12))
+
+
+def truncated_normal(mean: float, std: float, low: float, high: float) -> Law:
+    """The law of N(mean, std) with what falls outside [low, high] drawn again."""
+    a, b = (low - mean) / std, (high - mean) / std
+    mass = _cdf(b) - _cdf(a)
+    shift = (_pdf(a) - _pdf(b)) / mass
+    variance = 1 + (a * _pdf(a) - b * _pdf(b)) / mass - shift**2
+    return Law("truncated normal", mean + std * shift, std * math.sqrt(max(variance, 0.0)))
+
+
+def _pdf(z: float) -> float:
+    return math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+
+
+def _cdf(z: float) -> float:
+    return 0.5 * (1 + math.erf(z / math.sqrt(2)))
+
+
+class InitRecorder(TorchDispatchMode):
+    """Follows the law of every storage while a constructor runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._laws: dict[int, Law] = {}
+        self._keep: list[torch.Tensor] = []
+
+    def law(self, value: Any) -> Law:
+        """The law of a tensor's entries, or of a number."""
+        if isinstance(value, torch.Tensor):
+            return self._laws.get(_storage(value), UNKNOWN)
+        return constant(float(value)) if isinstance(value, int | float) else UNKNOWN
+
+    def set(self, tensor: torch.Tensor, law: Law) -> None:
+        """Record that all entries of this tensor now follow the law (a view: part of its storage)."""
+        self._keep.append(tensor)
+        key = _storage(tensor)
+        share = tensor.numel() / max(1, _capacity(tensor))
+        if 0 < share < 1 and key in self._laws:
+            law = _mixture(self._laws[key], law, share)
+        self._laws[key] = law
+
+    def on_meta_init(self, frame: Any) -> None:
+        """Record what an early return of ``torch.nn.init`` on meta would have drawn."""
+        rule = _META_INITS.get(frame.f_code.co_name)
+        values = frame.f_locals
+        if "tensor" in values:
+            self.set(values["tensor"], rule(values) if rule else UNKNOWN)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        inputs = [x for x in tree_leaves(args) if isinstance(x, torch.Tensor)]
+        before = {_storage(x) for x in inputs}
+        name = func._schema.name.removeprefix("aten::")
+        rule = _RULES.get(name.removesuffix("_"))
+        law = rule(self, args, kwargs) if rule else UNKNOWN
+        out = func(*args, **kwargs)
+        if func._schema.is_mutable:
+            if inputs and name not in _METADATA_ONLY:
+                self.set(inputs[0], law)
+        else:
+            for tensor in tree_leaves(out):
+                if isinstance(tensor, torch.Tensor) and _storage(tensor) not in before:
+                    self.set(tensor, law)
+        return out
+
+
+_METADATA_ONLY = {"set_", "resize_", "squeeze_", "unsqueeze_", "t_", "transpose_", "detach_"}
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+def _capacity(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().nbytes() // max(1, tensor.element_size())
+
+
+def _mixture(old: Law, new: Law, share: float) -> Law:
+    """The law of a storage of which a share was written anew."""
+    mean = (1 - share) * old.mean + share * new.mean
+    square = (1 - share) * old.rms**2 + share * new.rms**2
+    return Law("mixture", mean, math.sqrt(max(square - mean**2, 0.0)))
+
+
+def _argument(args: Any, kwargs: Any, position: int, name: str, default: float) -> float:
+    value = args[position] if len(args) > position else kwargs.get(name, default)
+    return float(value)
+
+
+def _normal(rec: InitRecorder, args: Any, kwargs: Any) -> Law:
+    """``normal_(mean, std)`` writes in place; ``normal(mean, std)`` may take tensors."""
+    tensors = [a for a in args[:2] if isinstance(a, torch.Tensor)]
+    if len(args) > 1 and isinstance(args[1], torch.Tensor) or len(tensors) == len(args):
+        laws = [rec.law(a) for a in args[:2]]
+        mean, std = laws[0], laws[1] if len(laws) > 1 else constant(1.0)
+        return normal(mean.mean, std.mean) if mean.std == std.std == 0.0 else UNKNOWN
+    return normal(_argument(args, kwargs, 1, "mean", 0.0), _argument(args, kwargs, 2, "std", 1.0))
+
+
+def _uniform(rec: InitRecorder, args: Any, kwargs: Any) -> Law:
+    return uniform(_argument(args, kwargs, 1, "from", 0.0), _argument(args, kwargs, 2, "to", 1.0))
+
+
+def _fill(rec: InitRecorder, args: Any, kwargs: Any) -> Law:
+    value = args[1] if len(args) > 1 else kwargs.get("fill_value", kwargs.get("value"))
+    return rec.law(value)
+
+
+def _same(rec: InitRecorder, args: Any, kwargs: Any) -> Law:
+    return rec.law(args[0])
+
+
+def _copy(rec: InitRecorder, args: Any, kwargs: Any) -> Law:
+    return rec.law(args[1])
+
+
+def _scaled(law: Law, factor: float) -> Law:
+    return replace(law, mean=law.mean * factor, std=law.std * abs(factor))
+
+
+def _mul(rec: InitRecorder, args: Any, kwargs: Any) -> Law:
+    left, right = rec.law(args[0]), rec.law(args[1])
+    if right.std == 0.0:
+        return _scaled(left, right.mean)
+    return _scaled(right, left.mean) if left.std == 0.0 else UNKNOWN
+
+
+def _div(rec: InitRecorder, args: Any, kwargs: Any) -> Law:
+    left, right = rec.law(args[0]), rec.law(args[1])
+    return _scaled(left, 1 / right.mean) if right.std == 0.0 and right.mean else UNKNOWN
+
+
+def _sum(sign: float) -> Callable[..., Law]:
+    def rule(rec: InitRecorder, args: Any, kwargs: Any) -> Law:
+        left = rec.law(args[0])
+        right = _scaled(rec.law(args[1]), sign * float(kwargs.get("alpha", 1)))
+        kind = right.kind if left.std == 0.0 else left.kind
+        return Law(kind, left.mean + right.mean, math.hypot(left.std, right.std))
+
+    return rule
+
+
+def _erfinv(rec: InitRecorder, args: Any, kwargs: Any) -> Law:
+    """erfinv(U(l, h)) is N(0, 1/2) truncated: how some libraries draw a truncated normal."""
+    law = rec.law(args[0])
+    if law.kind != "uniform":
+        return UNKNOWN
+    half = law.std * math.sqrt(3)
+    low, high = (_probit((1 + law.mean + s * half) / 2) for s in (-1, 1))
+    return _scaled(truncated_normal(0.0, 1.0, low, high), math.sqrt(0.5))
+
+
+def _probit(p: float) -> float:
+    clipped = min(max(2 * p - 1, -1 + 1e-15), 1 - 1e-15)
+    return math.sqrt(2) * float(torch.erfinv(torch.tensor(clipped, dtype=torch.float64)))
+
+
+def _number(value: float) -> Callable[..., Law]:
+    return lambda rec, args, kwargs: constant(value)
+
+
+def _draw(law: Law) -> Callable[..., Law]:
+    return lambda rec, args, kwargs: law
+
+
+_RULES: dict[str, Callable[[InitRecorder, Any, Any], Law]] = {
+    "normal": _normal,
+    "uniform": _uniform,
+    "randn": _draw(normal(0.0, 1.0)),
+    "randn_like": _draw(normal(0.0, 1.0)),
+    "rand": _draw(uniform(0.0, 1.0)),
+    "rand_like": _draw(uniform(0.0, 1.0)),
+    "fill": _fill,
+    "full": _fill,
+    "full_like": _fill,
+    "new_full": _fill,
+    "scalar_tensor": _same,
+    "mul": _mul,
+    "div": _div,
+    "add": _sum(1.0),
+    "sub": _sum(-1.0),
+    "erfinv": _erfinv,
+    "copy": _copy,
+    "neg": lambda rec, args, kwargs: _scaled(rec.law(args[0]), -1.0),
+    **dict.fromkeys(("zero", "zeros", "zeros_like", "new_zeros"), _number(0.0)),
+    **dict.fromkeys(("ones", "ones_like", "new_ones"), _number(1.0)),
+    **dict.fromkeys(
+        ("clone", "_to_copy", "lift_fresh", "lift_fresh_copy", "repeat", "detach", "clamp"), _same
+    ),
+}
+
+
+def _orthogonal(values: Any) -> Law:
+    """A (semi-)orthogonal rows x cols matrix has entries of rms gain / sqrt(max(rows, cols))."""
+    tensor, gain = values["tensor"], float(values["gain"])
+    rows = tensor.shape[0]
+    return Law("orthogonal", 0.0, gain / math.sqrt(max(rows, tensor.numel() // rows)))
+
+
+def _sparse(values: Any) -> Law:
+    """Normal entries of which a share is zeroed in every column."""
+    return Law("sparse", 0.0, float(values["std"]) * math.sqrt(1 - float(values["sparsity"])))
+
+
+_META_INITS: dict[str, Callable[[Any], Law]] = {
+    "_no_grad_trunc_normal_": lambda v: truncated_normal(v["mean"], v["std"], v["a"], v["b"]),
+    "orthogonal_": _orthogonal,
+    "sparse_": _sparse,
+}

@@ -1,0 +1,275 @@
+"""Running a model without its weights: every tensor on the meta device, small known ones shadowed.
+
+Tensors that depend on no parameter and on no random draw (masks, positions, token ids) have a real
+CPU *shadow* beside their meta tensor, so code that reads values (``.item()``, ``if mask.all()``)
+runs as it would. A read of a value that only the weights could tell is answered by a guess and
+recorded in ``guesses``: the caller decides whether to trust the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from automup.capture.source import Frame, user_frames
+from automup.errors import CaptureError
+
+SHADOW_LIMIT = 1 << 16  # elements; larger constants are not worth holding
+_META = torch.device("meta")
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A value that the traced code asked for and that only the weights could tell."""
+
+    what: str
+    frame: Frame | None
+
+
+class MetaMode(TorchDispatchMode):
+    """Redirects every allocation to the meta device and keeps shadows of small known tensors."""
+
+    def __init__(self, guess_bool: bool = False) -> None:
+        super().__init__()
+        self.guess_bool = guess_bool
+        self.guesses: list[Guess] = []
+        self._shadows: dict[int, torch.Tensor] = {}
+        self._metas: dict[int, torch.Tensor] = {}
+        self._keep: list[torch.Tensor] = []
+
+    def adopt(self, earlier: MetaMode) -> None:
+        """Know what an earlier mode knew: the buffers that the constructor made."""
+        self._shadows, self._metas, self._keep = earlier._shadows, earlier._metas, earlier._keep
+
+    def shadow(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        """The real value of a tensor, or None if nobody knows it."""
+        return tensor if not tensor.is_meta else self._shadows.get(id(tensor))
+
+    def to_meta(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The meta twin of a real tensor, with the tensor itself as its shadow."""
+        if tensor.is_meta:
+            return tensor
+        twin = self._metas.get(id(tensor))
+        if twin is None:
+            twin = torch.empty_strided(
+                tensor.shape, tensor.stride(), dtype=tensor.dtype, device=_META
+            )
+            self._metas[id(tensor)] = twin
+            self._remember(twin, tensor)
+        return twin
+
+    def shared_value(self, tensor: torch.Tensor) -> float | None:
+        """The number that all entries of a known tensor have in common, or None."""
+        real = self.shadow(tensor)
+        if real is None or real.numel() == 0 or real.is_complex():
+            return None
+        with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction():
+            first = real.reshape(-1)[0]
+            if real.numel() > 1 and not bool((real == first).all()):
+                return None
+            return float(first)
+
+    def guess(self, what: str, answer: Any) -> Any:
+        """Answer a read of an unknown value, on the record."""
+        frames = user_frames(3, limit=1)
+        self.guesses.append(Guess(what, frames[0] if frames else None))
+        return answer
+
+    def _remember(self, meta: torch.Tensor, real: torch.Tensor) -> None:
+        self._keep += (meta, real)
+        if real.numel() <= SHADOW_LIMIT:
+            self._shadows[id(meta)] = real
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+        if func in _READS:
+            return _READS[func](self, *args)
+        known = all(self.shadow(x) is not None for x in tensors)
+        if func is torch.ops.aten.nonzero.default and not known:
+            return self._unknown_nonzero(args[0])
+        self._refuse_write_to_real(func, tensors, known)
+        meta_args, meta_kwargs = tree_map(self._to_meta_value, (args, kwargs))
+        if not tensors:
+            meta_kwargs = {**meta_kwargs, "device": _META} if _takes_device(func) else meta_kwargs
+        try:
+            out = func(*meta_args, **meta_kwargs)
+        except NotImplementedError:
+            if not known:
+                raise
+            out = None
+        if known and _deterministic(func):
+            return self._with_shadow(func, args, kwargs, out)
+        if func._schema.is_mutable:
+            for tensor in written_tensors(func, meta_args, meta_kwargs):
+                self._shadows.pop(id(tensor), None)
+        return out
+
+    def _to_meta_value(self, value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return self.to_meta(value)
+        return _META if isinstance(value, torch.device) else value
+
+    def _to_real_value(self, value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return self.shadow(value)
+        return _CPU if isinstance(value, torch.device) else value
+
+    def _with_shadow(self, func: Any, args: Any, kwargs: Any, out: Any) -> Any:
+        """Run the operation on the shadows too, where the result is small."""
+        metas = [x for x in tree_leaves(out) if isinstance(x, torch.Tensor)]
+        if any(x.numel() > SHADOW_LIMIT for x in metas):
+            return out
+        real_args, real_kwargs = tree_map(self._to_real_value, (args, kwargs))
+        real = func(*real_args, **real_kwargs)
+        if out is None:  # the operation has no meta kernel: its shapes come from the real run
+            return tree_map(lambda x: self.to_meta(x) if isinstance(x, torch.Tensor) else x, real)
+        reals = [x for x in tree_leaves(real) if isinstance(x, torch.Tensor)]
+        for meta, value in zip(metas, reals, strict=True):
+            self._remember(meta, value)
+        return out
+
+    def _unknown_nonzero(self, mask: torch.Tensor) -> torch.Tensor:
+        rows = self.guess("the number of nonzero entries", max(1, mask.numel() // 2))
+        return torch.empty(rows, mask.dim(), dtype=torch.long, device=_META)
+
+    def _refuse_write_to_real(self, func: Any, tensors: list[torch.Tensor], known: bool) -> None:
+        if known or not func._schema.is_mutable or not tensors or tensors[0].is_meta:
+            return
+        frames = user_frames(3, limit=1)
+        raise CaptureError(
+            f"{func} writes the model's activations into a tensor made before the model was built.",
+            where=str(frames[0]) if frames else "",
+            fix="Create that tensor inside the model, or pass `inputs` so that it is an input.",
+        )
+
+
+def _takes_device(func: Any) -> bool:
+    return any(a.name == "device" for a in func._schema.arguments)
+
+
+def _deterministic(func: Any) -> bool:
+    """False for random draws and for memory that nobody has written yet."""
+    if torch.Tag.nondeterministic_seeded in func.tags:
+        return False
+    return "empty" not in func._schema.name
+
+
+def written_tensors(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[torch.Tensor]:
+    """The tensors that an operation's schema says it writes."""
+    for i, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            value = args[i] if i < len(args) else kwargs.get(argument.name)
+            yield from (x for x in tree_leaves(value) if isinstance(x, torch.Tensor))
+
+
+def _read_item(mode: MetaMode, tensor: torch.Tensor) -> Any:
+    real = mode.shadow(tensor)
+    if real is not None:
+        return real.item()
+    if tensor.dtype is torch.bool:
+        return mode.guess("the truth of a tensor", mode.guess_bool)
+    return mode.guess("the value of a tensor", 0.0 if tensor.dtype.is_floating_point else 0)
+
+
+def _read_equal(mode: MetaMode, a: torch.Tensor, b: torch.Tensor) -> bool:
+    left, right = mode.shadow(a), mode.shadow(b)
+    if left is not None and right is not None:
+        return torch.equal(left, right)
+    return bool(mode.guess("whether two tensors are equal", mode.guess_bool))
+
+
+def _read_nonzero(mode: MetaMode, tensor: torch.Tensor) -> bool:
+    return bool(_read_item(mode, tensor))
+
+
+_READS: dict[Any, Callable[..., Any]] = {
+    torch.ops.aten._local_scalar_dense.default: _read_item,
+    torch.ops.aten.item.default: _read_item,
+    torch.ops.aten.equal.default: _read_equal,
+    torch.ops.aten.is_nonzero.default: _read_nonzero,
+}
+
+
+class ReadGuard(TorchFunctionMode):
+    """Answers the reads of values that torch refuses on meta before they are dispatched.
+
+    ``on_meta_init`` is told of the functions of ``torch.nn.init`` that return early on meta.
+    """
+
+    def __init__(self, mode: MetaMode, on_meta_init: Callable[[Any], None] | None = None) -> None:
+        super().__init__()
+        self._mode, self._on_meta_init = mode, on_meta_init
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is _IS_META and self._on_meta_init is not None:
+            frame = sys._getframe(1)
+            if frame.f_code.co_filename == torch.nn.init.__file__:
+                self._on_meta_init(frame)
+        read = _PYTHON_READS.get(getattr(func, "__name__", ""))
+        first = args[0] if args else None
+        if read is not None and isinstance(first, torch.Tensor) and first.is_meta:
+            return read(self._mode, *args)
+        return func(*args, **kwargs)
+
+
+_IS_META = torch.Tensor.is_meta.__get__  # type: ignore[attr-defined]
+
+
+def _tolist(mode: MetaMode, tensor: torch.Tensor) -> Any:
+    real = mode.shadow(tensor)
+    if real is None:
+        real = mode.guess("the values of a tensor", torch.zeros(tensor.shape, dtype=tensor.dtype))
+    return real.tolist()
+
+
+def _numpy(mode: MetaMode, tensor: torch.Tensor) -> Any:
+    real = mode.shadow(tensor)
+    if real is None:
+        real = mode.guess("the values of a tensor", torch.zeros(tensor.shape, dtype=tensor.dtype))
+    return real.numpy()
+
+
+def _convert(kind: type) -> Callable[[MetaMode, torch.Tensor], Any]:
+    return lambda mode, tensor: kind(_read_item(mode, tensor))
+
+
+_PYTHON_READS: dict[str, Callable[..., Any]] = {
+    "item": _read_item,
+    "tolist": _tolist,
+    "numpy": _numpy,
+    "equal": _read_equal,
+    "__bool__": _convert(bool),
+    "__int__": _convert(int),
+    "__index__": _convert(int),
+    "__float__": _convert(float),
+}
+
+
+@contextlib.contextmanager
+def without_weights(
+    guess_bool: bool = False, on_meta_init: Callable[[Any], None] | None = None
+) -> Iterator[MetaMode]:
+    """Run the block with every tensor on meta, shadows for small known ones, no gradient."""
+    mode = MetaMode(guess_bool)
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # it would hide the encoder layer's operations
+    try:
+        with mode, ReadGuard(mode, on_meta_init), torch.no_grad():
+            yield mode
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)

@@ -1,0 +1,250 @@
+"""The recorder: every aten operation of a forward pass as a node of a ``torch.fx.Graph``.
+
+Parameters, buffers and constants are ``get_attr`` nodes, inputs are placeholders. What the
+analysis needs of a node is in ``node.meta["fact"]``, a frozen :class:`Fact`. Writes in place give
+new nodes; a read of a tensor whose storage was written through another view gives a node
+:func:`written` that joins them, so the graph is in single-assignment form.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import operator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_leaves
+
+from automup.capture.meta import MetaMode, written_tensors
+from automup.capture.source import Frame, frame_of, python_frames, sizes_in_scope
+
+
+@dataclass(frozen=True)
+class Fact:
+    """What a node's value is and where it was computed.
+
+    ``value`` is the number that all entries of a known tensor share (None: unknown or not all the
+    same); ``known`` says that no parameter and no random draw had a part in it; ``scopes`` are the
+    sizes that the source can name at each of ``frames``.
+    """
+
+    shape: tuple[int, ...]
+    floating: bool
+    known: bool = False
+    value: float | None = None
+    module: str = ""
+    frames: tuple[Frame, ...] = ()
+    scopes: tuple[Mapping[str, Any], ...] = field(default=(), compare=False)
+    owners: tuple[str, ...] = ()
+
+
+def written(tensor: Any, *writes: Any) -> Any:
+    """Marks a tensor whose storage was written through other views (never executed)."""
+    raise NotImplementedError
+
+
+class GraphRecorder(TorchDispatchMode):
+    """Records operations into ``graph`` while a model runs under a :class:`MetaMode`."""
+
+    def __init__(self, model: nn.Module, meta: MetaMode) -> None:
+        super().__init__()
+        self.graph = fx.Graph()
+        self._meta = meta
+        self._modules = {id(m): n for n, m in model.named_modules()}
+        self._stack: list[str] = []
+        self._nodes: dict[int, tuple[fx.Node, int]] = {}
+        self._writes: dict[int, list[fx.Node]] = {}
+        self._views: dict[int, list[torch.Tensor]] = {}
+        self._keep: list[Any] = [model]
+        self._constants = 0
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            self._leaf("get_attr", name, tensor, is_parameter=isinstance(tensor, nn.Parameter))
+
+    # --- leaves -----------------------------------------------------------------------------
+
+    def placeholder(self, name: str, tensor: torch.Tensor) -> None:
+        """Declare an input of the model."""
+        self._leaf("placeholder", name, tensor)
+
+    def _leaf(
+        self, op: str, name: str, tensor: torch.Tensor, is_parameter: bool = False
+    ) -> fx.Node:
+        make = self.graph.placeholder if op == "placeholder" else self._get_attr
+        node = make(name)
+        node.meta["fact"] = self._fact(tensor, known=not is_parameter)
+        node.meta["parameter"] = name if is_parameter else None
+        self._register(tensor, node)
+        return node
+
+    def _get_attr(self, name: str) -> fx.Node:
+        return self.graph.create_node("get_attr", name, name="w_" + name.replace(".", "_"))
+
+    def outputs(self, result: Any) -> None:
+        """Declare what the model returned; tensors in unknown objects are found in their fields."""
+        nodes = [self._node(t) for t in _tensors(result) if t.is_floating_point()]
+        self.graph.output(tuple(nodes))
+
+    # --- operations ---------------------------------------------------------------------------
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        leaves, spec = tree_flatten((args, kwargs))
+        nodes = [self._node(x) if isinstance(x, torch.Tensor) else _plain(x) for x in leaves]
+        node_args, node_kwargs = torch.utils._pytree.tree_unflatten(nodes, spec)
+        self._keep += [x for x in leaves if isinstance(x, torch.Tensor)]
+        out = func(*args, **kwargs)
+        node = self.graph.create_node("call_function", func, tuple(node_args), dict(node_kwargs))
+        place = self._place(func)
+        self._bind(out, node, place)
+        if func._schema.is_mutable:
+            for tensor in written_tensors(func, args, kwargs):
+                self._write(tensor, node, out, place)
+        return out
+
+    def _place(self, func: Any) -> dict[str, Any]:
+        """Where the operation stands: module, frames, the sizes in scope, the modules on the way."""
+        frames = python_frames(3)
+        wanted = func in _MAY_BE_SITES
+        return {
+            "module": self._stack[-1] if self._stack else "",
+            "frames": tuple(map(frame_of, frames)),
+            "scopes": tuple(map(sizes_in_scope, frames)) if wanted else (),
+            "owners": tuple(
+                self._modules.get(id(f.f_locals.get("self")), "?") for f in frames
+            ),
+        }
+
+    def _bind(self, out: Any, node: fx.Node, place: dict[str, Any]) -> None:
+        if isinstance(out, torch.Tensor):
+            node.meta["fact"] = self._fact(out, **place)
+            self._register(out, node)
+            return
+        node.meta["fact"] = Fact((), False, **place)
+        for i, item in enumerate(out if isinstance(out, list | tuple) else ()):
+            if isinstance(item, torch.Tensor | list | tuple):
+                part = self.graph.create_node("call_function", operator.getitem, (node, i))
+                self._bind(item, part, place)
+
+    def _write(self, tensor: torch.Tensor, node: fx.Node, out: Any, place: Any) -> None:
+        """The tensor, and every view of its storage, now holds what the node computed."""
+        if out is not tensor:
+            node = self._nodes[id(out)][0] if isinstance(out, torch.Tensor) else node
+        if node.meta["fact"].shape != tuple(tensor.shape):
+            node.meta["fact"] = self._fact(tensor, **place)
+        writes = self._writes.setdefault(_storage(tensor), [])
+        writes.append(node)
+        self._register(tensor, node)
+
+    # --- tensors and nodes ----------------------------------------------------------------------
+
+    def _register(self, tensor: torch.Tensor, node: fx.Node) -> None:
+        key = _storage(tensor)
+        self._nodes[id(tensor)] = (node, len(self._writes.get(key, ())))
+        self._views.setdefault(key, []).append(tensor)
+        self._keep.append(tensor)
+
+    def _node(self, tensor: torch.Tensor) -> fx.Node:
+        """The node that holds a tensor's present value."""
+        key = _storage(tensor)
+        if id(tensor) not in self._nodes and not self._adopt(tensor, key):
+            self._constants += 1
+            return self._leaf("get_attr", f"constant_{self._constants}", tensor)
+        node, seen = self._nodes[id(tensor)]
+        pending = self._writes.get(key, [])[seen:]
+        if pending:
+            joined = self.graph.create_node("call_function", written, (node, *pending))
+            joined.meta["fact"] = self._fact(tensor)
+            self._register(tensor, joined)
+            return joined
+        return node
+
+    def _adopt(self, tensor: torch.Tensor, key: int) -> bool:
+        """A tensor made without dispatch (``.data``) is the one with its storage and geometry."""
+        for other in reversed(self._views.get(key, [])):
+            if _geometry(other) == _geometry(tensor):
+                self._nodes[id(tensor)] = self._nodes[id(other)]
+                self._keep.append(tensor)
+                return True
+        return False
+
+    def _fact(self, tensor: torch.Tensor, known: bool | None = None, **place: Any) -> Fact:
+        if known is None:
+            known = self._meta.shadow(tensor) is not None
+        return Fact(
+            tuple(tensor.shape),
+            tensor.is_floating_point(),
+            known=known,
+            value=self._meta.shared_value(tensor) if known else None,
+            **place,
+        )
+
+    # --- modules ------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[GraphRecorder]:
+        """Record what runs in the block, with the path of the module that runs it."""
+        hooks = (
+            register_module_forward_pre_hook(self._enter),
+            register_module_forward_hook(self._leave),
+        )
+        try:
+            with self:
+                yield self
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _enter(self, module: nn.Module, args: Any) -> None:
+        inside = self._stack[-1] if self._stack else ""
+        self._stack.append(self._modules.get(id(module), inside))
+
+    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        self._stack.pop()
+
+
+_aten = torch.ops.aten
+_MAY_BE_SITES = frozenset(
+    getattr(packet, overload)
+    for packet in (
+        _aten.mm, _aten.bmm, _aten.addmm, _aten.baddbmm, _aten.mv, _aten.dot, _aten.addmv,
+        _aten.mul, _aten.div, _aten.sum, _aten.convolution, _aten.pow, _aten.linalg_vector_norm,
+        _aten.mul_, _aten.div_,
+    )
+    for overload in packet.overloads()
+)  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    """A non-tensor argument as fx allows it."""
+    if value is None or isinstance(value, int | float | bool | str | complex):
+        return value
+    if isinstance(value, torch.dtype | torch.device | torch.memory_format | torch.layout):
+        return value
+    return str(value)
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+def _geometry(tensor: torch.Tensor) -> tuple[Any, ...]:
+    return tuple(tensor.shape), tensor.stride(), tensor.storage_offset(), tensor.dtype
+
+
+def _tensors(value: Any, depth: int = 3) -> Iterator[torch.Tensor]:
+    for leaf in tree_leaves(value):
+        if isinstance(leaf, torch.Tensor):
+            yield leaf
+        elif depth and hasattr(leaf, "__dict__") and not isinstance(leaf, nn.Module | type):
+            for item in vars(leaf).values():
+                yield from _tensors(item, depth - 1)

@@ -1,0 +1,227 @@
+"""The plan: every fact that muP needs about one model at one width, as frozen data.
+
+A plan is keyed by qualified parameter names, holds no tensors and runs no code, so it can be
+saved, compared, read and applied anywhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from automup.errors import PlanError
+from automup.rules import Ratios, Role, role_of
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class SizeLaw:
+    """One factor of the law by which a constructor draws a weight: (sum of sizes) ** exponent.
+
+    ``dims`` are dimensions of the parameter itself, or of the parameter called ``of`` (a qualified
+    name) when the constructor looks at another one, as a bias does at its weight. ``base`` is the
+    summed size at the base.
+    """
+
+    dims: tuple[int, ...]
+    base: int
+    exponent: float
+    of: str = ""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """What one parameter is, at the plan's target.
+
+    ``fan_in_dims`` and ``fan_out_dims`` name the infinite dimensions of the parameter's shape that
+    count in each fan, so its ratios at any other width follow from its shape alone.
+    ``init_law`` is how the model's own constructor scales it; ``init_rms`` is the root mean square
+    that the constructor gives it at the target and ``base_init_rms`` at the base (None: unknown).
+    ``init_std`` is what it has after muP, ``init_mult`` what muP multiplied the draw by.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    shape: tuple[int, ...]
+    base_shape: tuple[int, ...]
+    fan_in: int
+    fan_out: int
+    base_fan_in: int
+    base_fan_out: int
+    fan_in_dims: tuple[int, ...]
+    fan_out_dims: tuple[int, ...]
+    init_kind: str
+    init_std: float | None
+    init_mult: float
+    init_law: tuple[SizeLaw, ...] | None
+    reason: str
+    source: str
+
+    @cached_property
+    def ratios(self) -> Ratios:
+        """target / base of fan_in and fan_out, over the infinite dimensions."""
+        return Ratios(*(self._ratio(dims) for dims in (self.fan_in_dims, self.fan_out_dims)))
+
+    def _ratio(self, dims: tuple[int, ...]) -> float:
+        return math.prod(self.shape[d] for d in dims) / math.prod(self.base_shape[d] for d in dims)
+
+    @property
+    def role(self) -> Role:
+        return role_of(bool(self.fan_in_dims), bool(self.fan_out_dims))
+
+
+@dataclass(frozen=True)
+class Span:
+    """A source span: 1-based lines, 0-based columns in characters, end exclusive."""
+
+    file: str
+    line: int
+    column: int
+    end_line: int
+    end_column: int
+
+    def __str__(self) -> str:
+        return f"{os.path.basename(self.file)}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True)
+class Site:
+    """One source position that needs a multiplier: prod over axes of (size / base) ** exponent.
+
+    Axes are named by what their size is in terms of the width knobs (``n_embd/4``). ``factor`` is
+    the multiplier's value at the plan's target, ``modules`` every module instance it applies to,
+    ``parameter`` the weight whose output it multiplies (nothing when two activations meet).
+    """
+
+    kind: str
+    span: Span
+    function: str
+    op: str
+    exponents: tuple[tuple[str, float], ...]
+    factor: float
+    modules: tuple[str, ...]
+    reason: str
+    parameter: str = ""
+
+    @property
+    def source(self) -> str:
+        return str(self.span)
+
+
+@dataclass(frozen=True)
+class Unresolved:
+    """Something that mixes an infinite axis in a way that the analysis will not guess."""
+
+    source: str
+    op: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every fact about one model at one target width. See :class:`Parameter` and :class:`Site`."""
+
+    model: str
+    base: Mapping[str, Any]
+    target: Mapping[str, Any]
+    parameters: tuple[Parameter, ...]
+    sites: tuple[Site, ...] = ()
+    unresolved: tuple[Unresolved, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def parameter(self, name: str) -> Parameter:
+        """The parameter with this qualified name, tied names included.
+
+        Raises:
+            PlanError: if the plan has no such parameter.
+        """
+        found = self._by_name.get(name)
+        if found is None:
+            raise PlanError(
+                f"The plan for {self.model} has no parameter called {name!r}.",
+                fix="Make the plan from this model.",
+            )
+        return found
+
+    @cached_property
+    def _by_name(self) -> dict[str, Parameter]:
+        return {name: p for p in self.parameters for name in p.names}
+
+    def to_json(self) -> str:
+        """The plan as JSON, with its schema version."""
+        return json.dumps({"automup_plan": SCHEMA, **dataclasses.asdict(self)}, indent=1)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the plan as JSON, atomically."""
+        write_atomically(Path(path), self.to_json() + "\n")
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Plan:
+        """Read a plan that :meth:`save` wrote.
+
+        Raises:
+            PlanError: if the file is missing, truncated, or not a plan of this schema.
+        """
+        where = str(path)
+        try:
+            return Plan.from_json(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise PlanError(f"Cannot read the plan: {error.strerror}.", where=where) from None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise PlanError(
+                f"Not a plan of schema {SCHEMA}: {error}.",
+                where=where,
+                fix="Make it again with `automup explain MODEL --save FILE`.",
+            ) from None
+
+    @staticmethod
+    def from_json(text: str) -> Plan:
+        """The plan in a JSON text; raises ValueError, KeyError or TypeError on anything else."""
+        data = json.loads(text)
+        if not isinstance(data, dict) or data.pop("automup_plan", None) != SCHEMA:
+            raise ValueError("no automup_plan version that this automup reads")
+        data["parameters"] = tuple(map(_parameter, data["parameters"]))
+        data["sites"] = tuple(map(_site, data["sites"]))
+        data["unresolved"] = tuple(Unresolved(**u) for u in data["unresolved"])
+        data["notes"] = tuple(data["notes"])
+        return Plan(**data)
+
+
+def _parameter(data: dict[str, Any]) -> Parameter:
+    laws = data.pop("init_law")
+    data = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+    law = (
+        None
+        if laws is None
+        else tuple(SizeLaw(**{**item, "dims": tuple(item["dims"])}) for item in laws)
+    )
+    return Parameter(**data, init_law=law)
+
+
+def _site(data: dict[str, Any]) -> Site:
+    span = Span(**data.pop("span"))
+    exponents = tuple((str(axis), float(e)) for axis, e in data.pop("exponents"))
+    modules = tuple(data.pop("modules"))
+    return Site(**data, span=span, exponents=exponents, modules=modules)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write text to path so that a reader sees the old file or the whole new one."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

@@ -1,0 +1,99 @@
+"""The table of muP: what each weight's init, learning rate, decay and epsilon are multiplied by.
+
+Everything is a ratio to the base model, so at the base every number is exactly 1.
+For a weight with fan_in n_i and fan_out n_o, r_i and r_o are target / base of each.
+
+Sources: the spectral condition |W|, |dW| = Theta(sqrt(n_o / n_i)) of Yang, Simon and Bernstein
+(arXiv:2310.17813), of which Table 3 of Tensor Programs V (arXiv:2203.03466) is the special case;
+Adam's epsilon: a gradient entry is Theta(1 / n_o) (Tensor Programs IVb, arXiv:2308.01814);
+decay: lr * decay is kept (Tensor Programs V, B.3; CompleteP, arXiv:2505.01618).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Role(str, Enum):
+    """What a weight does, by which of its fans grow with width (Tensor Programs V, Table 3)."""
+
+    INPUT = "input"  # finite fan_in, infinite fan_out; biases and gains too
+    HIDDEN = "hidden"  # both infinite
+    OUTPUT = "output"  # infinite fan_in, finite fan_out: a readout
+    SCALAR = "scalar"  # nothing grows
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True)
+class Ratios:
+    """target / base of a weight's fan_in and fan_out."""
+
+    fan_in: float
+    fan_out: float
+
+
+@dataclass(frozen=True)
+class Multipliers:
+    """What one parameter's learning rate, weight decay and epsilon are multiplied by."""
+
+    lr: float
+    weight_decay: float
+    eps: float
+
+
+def init_multiplier(ratios: Ratios) -> float:
+    """Factor of the init std that muP asks for: r_i^-1/2 * min(1, sqrt(r_o / r_i)).
+
+    A random n_o x n_i matrix of entry std s has spectral norm s * (sqrt(n_i) + sqrt(n_o)), which
+    must be Theta(sqrt(n_o / n_i)): so s = Theta(n_i^-1/2 * min(1, sqrt(n_o / n_i))).
+    """
+    return ratios.fan_in**-0.5 * min(1.0, math.sqrt(ratios.fan_out / ratios.fan_in))
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family of optimizers whose updates scale in the same way."""
+
+    name: str
+    lr: Callable[[Ratios], float]
+    source: str
+
+
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (
+        # dW = g = (dL/dh) x^T, entries Theta(1 / n_o), and |dW| must be n_o / n_i times that:
+        Family("sgd", lambda r: r.fan_out / r.fan_in, "Tensor Programs V, Table 3"),
+        # entries of dW are Theta(1) and aligned with the input: fan_in of them add up.
+        Family("adam", lambda r: 1.0 / r.fan_in, "Tensor Programs V, Table 3"),
+    )
+}
+
+
+def multipliers(family: str, ratios: Ratios, *, decay: str = "independent") -> Multipliers:
+    """The optimizer's three factors for one parameter.
+
+    Args:
+        family: a key of :data:`FAMILIES`.
+        ratios: target / base of the parameter's fan_in and fan_out.
+        decay: ``"independent"`` keeps lr * weight_decay across width; ``"coupled"`` leaves
+            weight_decay alone.
+    """
+    lr = FAMILIES[family].lr(ratios)
+    return Multipliers(
+        lr=lr,
+        weight_decay=1.0 / lr if decay == "independent" else 1.0,
+        eps=1.0 / ratios.fan_out,
+    )
+
+
+def role_of(fan_in_grows: bool, fan_out_grows: bool) -> Role:
+    """The role that follows from which of the two fans is infinite."""
+    if fan_in_grows:
+        return Role.HIDDEN if fan_out_grows else Role.OUTPUT
+    return Role.INPUT if fan_out_grows else Role.SCALAR
