@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
+from automup.errors import UsageError
+
 
 class Role(str, Enum):
     """What a weight does, by which of its fans grow with width (Tensor Programs V, Table 3)."""
@@ -52,7 +54,7 @@ def init_multiplier(ratios: Ratios) -> float:
     A random n_o x n_i matrix of entry std s has spectral norm s * (sqrt(n_i) + sqrt(n_o)), which
     must be Theta(sqrt(n_o / n_i)): so s = Theta(n_i^-1/2 * min(1, sqrt(n_o / n_i))).
     """
-    return ratios.fan_in**-0.5 * min(1.0, math.sqrt(ratios.fan_out / ratios.fan_in))
+    return float(ratios.fan_in**-0.5) * min(1.0, math.sqrt(ratios.fan_out / ratios.fan_in))
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,9 @@ FAMILIES: dict[str, Family] = {
 }
 
 
+DECAYS = ("independent", "coupled")
+
+
 def multipliers(family: str, ratios: Ratios, *, decay: str = "independent") -> Multipliers:
     """The optimizer's three factors for one parameter.
 
@@ -83,7 +88,12 @@ def multipliers(family: str, ratios: Ratios, *, decay: str = "independent") -> M
         ratios: target / base of the parameter's fan_in and fan_out.
         decay: ``"independent"`` keeps lr * weight_decay across width; ``"coupled"`` leaves
             weight_decay alone.
+
+    Raises:
+        UsageError: for any other decay.
     """
+    if decay not in DECAYS:
+        raise UsageError(f"No decay rule {decay!r}.", fix=f"Choose one of {', '.join(DECAYS)}.")
     lr = FAMILIES[family].lr(ratios)
     return Multipliers(
         lr=lr,

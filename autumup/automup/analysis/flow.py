@@ -104,13 +104,11 @@ class Flow:
         self.opaque: list[Opaque] = []
         self._rules, self._fallback = rules, fallback
         self._weight_logs = weight_logs
+        self._corrections = dict(corrections or {})
         self._states: dict[fx.Node, State | list[State]] = {}
         for node, op in dataflow.ops.items():
             state = self._evaluate(op)
-            shift = (corrections or {}).get(node)
-            if shift and isinstance(state, State):
-                state = replace(state, log=state.log + shift)
-            self._states[node] = state
+            self._states[node] = self.corrected(op, state) if isinstance(state, State) else state
 
     # --- evaluation ---------------------------------------------------------------------------
 
@@ -172,6 +170,13 @@ class Flow:
             return state.log if state.kind == "known" else None
         return ratio_log(base, wide)
 
+    def corrected(self, op: Op, state: State) -> State:
+        """The state with the operation's correction, which is applied once.
+
+        A contraction calls this before it adds its bias: the multiplier belongs to its operands.
+        """
+        return replace(state, log=state.log + self._corrections.pop(op.base, 0.0))
+
     def fault(self, node: fx.Node, state: State, why: str) -> None:
         self.faults.append(Fault(node, state.log, state.origins, why))
 
@@ -202,7 +207,8 @@ class Flow:
         for view in self.state(value).views:
             axes = view.axes
             contracted: Sequence[Axis] = () if axes is None else [axes[d] for d in dims]
-            fan_out = product([*(s for d, s in enumerate(sizes) if d not in dims), spread])
+            kept = [s for d, s in enumerate(sizes) if d not in dims and (d or how != "lookup")]
+            fan_out = product([*kept, spread])
             self.uses.append(
                 Use(
                     view.parameter,
@@ -273,7 +279,7 @@ def scaled(state: State, node: fx.Node, log: float, kind: str, size: Size) -> St
     """The state after this node multiplied it by something of the given log."""
     origins = dict(state.origins)
     if abs(log) > EPSILON and log != ZERO:
-        origins[node] = Origin(kind, 1.0, size)
+        origins.setdefault(node, Origin(kind, 1.0, size))
     total = state.log + log
     return replace(state, log=total, origins={} if abs(total) < EPSILON else origins)
 

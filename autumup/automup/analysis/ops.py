@@ -82,9 +82,9 @@ def contract_over(
     surplus = log_ratio(summed) + sum(s.log for s in weights)
     kind = "tied" if weights else "contraction"
     if abs(surplus) < EPSILON:
-        return replace(result, log=result.log + log_ratio(summed))
+        return flow.corrected(op, replace(result, log=result.log + log_ratio(summed)))
     grown = scaled(result, op.base, log_ratio(summed), kind, summed)
-    return replace(grown, views=())
+    return flow.corrected(op, replace(grown, views=()))
 
 
 def _both_hold_weights(left: State, right: State) -> bool:
@@ -128,7 +128,7 @@ def _addmm(flow: Flow, op: Op) -> State:
     rank = len(flow.sizes(a))
     right = [0] if rank == 2 else [1]
     out = contract(flow, op, a, b, [rank - 1], right, "matmul")
-    alpha = flow.constant_log(op, 99, "alpha") if "alpha" in op.base.kwargs else 0.0
+    alpha = flow.constant_log(op, len(op.base.args), "alpha") if "alpha" in op.base.kwargs else 0.0
     out = scaled(out, op.base, alpha or 0.0, "constant", _widest(op))
     if op.base.kwargs.get("beta", 1) == 0:
         return out

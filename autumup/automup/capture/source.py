@@ -19,6 +19,7 @@ _LIBRARIES = (
     os.path.dirname(torch.__file__) + os.sep,
     os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep,
 )
+_RUNNER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "trace.py")
 _STDLIB = sysconfig.get_paths()["stdlib"] + os.sep
 
 
@@ -84,10 +85,13 @@ def frame_of(frame: FrameType) -> Frame:
 
 
 def python_frames(depth: int, limit: int = 4) -> list[FrameType]:
-    """The innermost frames of user code, innermost first. ``depth`` counts the caller as 1."""
+    """The innermost frames of the traced code, innermost first. ``depth`` counts the caller as 1.
+
+    Frames beyond the one that runs the trace belong to whoever called automup.
+    """
     frame: FrameType | None = sys._getframe(depth)
     found: list[FrameType] = []
-    while frame is not None and len(found) < limit:
+    while frame is not None and len(found) < limit and frame.f_code.co_filename != _RUNNER:
         if is_user_file(frame.f_code.co_filename):
             found.append(frame)
         frame = frame.f_back

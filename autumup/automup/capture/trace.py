@@ -31,19 +31,23 @@ class Inputs:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
+Forced = tuple[tuple[str, bool], ...]
+"""Boolean attributes held at a value, on every module that sets them: ((name, value), ...)."""
+
+
 @dataclass(frozen=True)
 class Variant:
-    """One way to run the model: its inputs, its mode, boolean attributes set otherwise."""
+    """One way to run a model: mode, boolean attributes forced, optional inputs given."""
 
-    inputs: Inputs
     training: bool = False
-    flipped: tuple[tuple[str, bool], ...] = ()
-    """(attribute name, value) set on every module that has it."""
+    forced: Forced = ()
+    extra: tuple[tuple[str, Any], ...] = ()
+    """Optional arguments of forward: ((name, tensor), ...)."""
 
     def __str__(self) -> str:
         parts = ["train" if self.training else "eval"]
-        parts += [f"{name}={value}" for name, value in self.flipped]
-        parts += [f"with {name}" for name in self.inputs.kwargs]
+        parts += [f"{name}={value}" for name, value in self.forced]
+        parts += [f"with {name}" for name, _ in self.extra]
         return ", ".join(parts)
 
 
@@ -80,12 +84,21 @@ class Trace:
 
 
 class Workshop:
-    """Builds models and runs them without their weights; one per width."""
+    """A model built without its weights, and run as often as one likes; one per width.
 
-    def __init__(self, build: Callable[[], nn.Module], guess_bool: bool = False) -> None:
+    Args:
+        build: makes the model.
+        forced: boolean attributes that modules are made to hold, whatever their code sets.
+        guess_bool: the answer to code that asks for the truth of a value that nobody knows.
+    """
+
+    def __init__(
+        self, build: Callable[[], nn.Module], forced: Forced = (), guess_bool: bool = False
+    ) -> None:
         self._recorder = InitRecorder()
         self._guess_bool = guess_bool
         self._build = build
+        self._forced = dict(forced)
         self.built = self._construct()
 
     @contextlib.contextmanager
@@ -98,7 +111,7 @@ class Workshop:
 
     def _construct(self) -> Build:
         late = ""
-        with self._weightless(), self._recorder:
+        with self._weightless(), self._recorder, _holding(self._forced):
             model = self._build()
             if not isinstance(model, nn.Module):
                 raise TypeError(f"the model function returned {type(model).__name__}")
@@ -113,27 +126,27 @@ class Workshop:
         )
         return Build(model, weights, late)
 
-    def run(self, variant: Variant, *, record_lines: bool = False) -> Trace:
-        """Run one forward pass and record it. The model is left as it was found."""
+    def run(self, variant: Variant, inputs: Inputs, *, record_lines: bool = False) -> Trace:
+        """Run one forward pass and record it. The model's modes are left as they were found."""
         model = self.built.model
         lines: set[tuple[str, int]] = set()
-        with self._weightless() as mode, _as_variant(model, variant):
-            inputs = tree_map(
+        with self._weightless() as mode, _in_mode(model, variant.training):
+            args, kwargs = tree_map(
                 lambda x: mode.to_meta(x) if isinstance(x, torch.Tensor) else x,
-                (variant.inputs.args, dict(variant.inputs.kwargs)),
+                (tuple(inputs.args), {**inputs.kwargs, **dict(variant.extra)}),
             )
             recorder = GraphRecorder(model, mode)
-            for name, tensor in _named_tensors(model, *inputs):
+            for name, tensor in _named_tensors(model, args, kwargs):
                 recorder.placeholder(name, tensor)
             with recorder.recording(), _recording_lines(lines) if record_lines else _nothing():
-                result = model(*inputs[0], **inputs[1])
+                result = model(*args, **kwargs)
             recorder.outputs(result)
         return Trace(recorder.graph, tuple(mode.guesses), frozenset(lines))
 
     def try_forward(self, inputs: Inputs) -> Exception | None:
         """Run forward in eval mode; the exception that it raised, if it did."""
         try:
-            self.run(Variant(inputs))
+            self.run(Variant(), inputs)
         except Exception as error:
             return error
         return None
@@ -151,25 +164,33 @@ def _call_late_init(model: nn.Module) -> str:
 
 
 @contextlib.contextmanager
-def _as_variant(model: nn.Module, variant: Variant) -> Iterator[None]:
-    """Put the model into the variant's mode, and back."""
+def _in_mode(model: nn.Module, training: bool) -> Iterator[None]:
+    """Put the model into train or eval mode, and back."""
     modes = [(m, m.training) for m in model.modules()]
-    flips = [
-        (m, name, vars(m)[name], value)
-        for name, value in variant.flipped
-        for m in model.modules()
-        if isinstance(vars(m).get(name), bool)
-    ]
-    model.train(variant.training)
-    for module, name, _, value in flips:
-        setattr(module, name, value)
+    model.train(training)
     try:
         yield
     finally:
-        for module, name, old, _ in flips:
-            setattr(module, name, old)
-        for module, training in modes:
-            module.training = training
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextlib.contextmanager
+def _holding(forced: Mapping[str, bool]) -> Iterator[None]:
+    """Make every module that sets one of these boolean attributes hold the forced value."""
+    if not forced:
+        yield
+        return
+    original = nn.Module.__setattr__
+
+    def set_forced(module: nn.Module, name: str, value: Any) -> None:
+        original(module, name, forced[name] if isinstance(value, bool) and name in forced else value)
+
+    nn.Module.__setattr__ = set_forced  # type: ignore[method-assign,assignment]
+    try:
+        yield
+    finally:
+        nn.Module.__setattr__ = original  # type: ignore[method-assign]
 
 
 def _named_tensors(

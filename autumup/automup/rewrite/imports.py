@@ -50,7 +50,7 @@ def _bindings(node: cst.Import | cst.ImportFrom) -> dict[str, str]:
     for alias in node.names:
         name = dotted(alias.name)
         if alias.asname is not None:
-            found[dotted(alias.asname.name)] = prefix + name  # type: ignore[arg-type]
+            found[cst.ensure_type(alias.asname.name, cst.Name).value] = prefix + name
         elif isinstance(node, cst.ImportFrom):
             found[name] = prefix + name
         else:
@@ -116,14 +116,13 @@ def ensure_import(module: cst.Module, name: str) -> cst.Module:
 _Statement = cst.SimpleStatementLine | cst.BaseCompoundStatement
 
 
-def _blank_head(statement: _Statement) -> tuple[cst.EmptyLine, ...]:
-    """The blank lines before a statement and before the comments that belong to it."""
-    lines: list[cst.EmptyLine] = []
-    for line in statement.leading_lines:
-        if line.comment is not None:
-            break
-        lines.append(line)
-    return tuple(lines)
+def _split(statement: _Statement) -> tuple[list[cst.EmptyLine], list[cst.EmptyLine]]:
+    """The blank lines before a statement, and the comments that belong to it."""
+    lines = list(statement.leading_lines)
+    head = 0
+    while head < len(lines) and lines[head].comment is None:
+        head += 1
+    return lines[:head], lines[head:]
 
 
 def _docstring(statement: _Statement) -> bool:
@@ -146,8 +145,17 @@ def _module_of(statement: _Statement) -> str:
     return ""
 
 
-def _insert(body: list[_Statement], line: _Statement, name: str) -> list[_Statement]:
-    """The statements with an import line in its place, blank lines between groups kept right."""
+def _is_from(statement: _Statement) -> bool:
+    small = statement.body[0] if isinstance(statement, cst.SimpleStatementLine) else None
+    return isinstance(small, cst.ImportFrom)
+
+
+def _standard(statement: _Statement) -> bool:
+    return _module_of(statement).partition(".")[0] in sys.stdlib_module_names
+
+
+def _import_block(body: Sequence[_Statement]) -> tuple[int, int]:
+    """Where a module's first run of imports starts, after docstring and __future__, and ends."""
     first = 0
     while first < len(body) and (
         (first == 0 and _docstring(body[0])) or _module_of(body[first]) == "__future__"
@@ -156,24 +164,31 @@ def _insert(body: list[_Statement], line: _Statement, name: str) -> list[_Statem
     end = first
     while end < len(body) and _module_of(body[end]):
         end += 1
-    kin = [i for i in range(first, end) if _kind(body[i]) == (name in sys.stdlib_module_names)]
-    before = [i for i in kin if _is_from(body[i]) or _module_of(body[i]) > name]
-    if before or (kin and kin[-1] + 1 == len(body)):
-        index = before[0] if before else len(body)
-        take = before[:1]  # the new line opens the group and takes its blank lines over
-    elif kin:
+    return first, end
+
+
+def _insert(body: Sequence[_Statement], line: _Statement, name: str) -> list[_Statement]:
+    """The statements with an import line in its place, blank lines between groups kept right."""
+    first, end = _import_block(body)
+    gap = cst.EmptyLine(indent=False)
+    standard = name in sys.stdlib_module_names
+    kin = [i for i in range(first, end) if _standard(body[i]) == standard]
+    before = next((i for i in kin if _is_from(body[i]) or _module_of(body[i]) > name), None)
+    if before is None and not kin and standard and first < end:
+        before = first  # a group of its own, before the others
+    if before is not None:  # opens the group, so it takes the blank lines over
+        head, comments = _split(body[before])
+        line = line.with_changes(leading_lines=head)
+        rest = comments if kin else [gap, *comments]
+        return [
+            *body[:before],
+            line,
+            body[before].with_changes(leading_lines=rest),
+            *body[before + 1 :],
+        ]
+    if kin:
         return [*body[: kin[-1] + 1], line, *body[kin[-1] + 1 :]]
-    elif first < end and name in sys.stdlib_module_names:
-        index, take = first, [first]
-        body[first] = _with_gap(body[first])
-    else:
-        index, take = end, []
-        line = _with_gap(line) if index else line
-        if index < len(body):
-            body[index] = _with_gap(body[index])
-    for i in take:
-        blank = _blank_head(body[i])
-        line = line.with_changes(leading_lines=blank)
-        if i != first or kin:
-            body[i] = body[i].with_changes(leading_lines=body[i].leading_lines[len(blank) :])
-    return [*body[:index], line, *body[index:]]
+    after = list(body[end:])
+    if after and not _split(after[0])[0]:
+        after[0] = after[0].with_changes(leading_lines=[gap, *after[0].leading_lines])
+    return [*body[:end], line.with_changes(leading_lines=[gap] if end else []), *after]

@@ -1,0 +1,116 @@
+"""From a correction to an edit: where in the source, and which expression there is the size."""
+
+from __future__ import annotations
+
+import linecache
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from automup.analysis.dataflow import Op, Size
+from automup.analysis.sites import Correction
+from automup.capture.source import Frame
+from automup.errors import RewriteError
+from automup.plan import Span
+from automup.rewrite import Edit, Factor
+
+
+def edit_for(op: Op, correction: Correction, depth: int, owners: Sequence[nn.Module | None]) -> Edit:
+    """The edit that puts a correction into the source of one of its frames.
+
+    Args:
+        op: the corrected operation.
+        correction: what it needs.
+        depth: which of its frames, 0 the innermost.
+        owners: ``self`` of each frame in the base model, None where there is none.
+
+    Raises:
+        RewriteError: if no expression in scope there tells the size of the axis.
+    """
+    frame = op.fact.frames[depth]
+    scope = _paired(op, depth)
+    text = span_text(frame.span)
+    size = next(_sizes(scope, correction.size, text), None)
+    if size is None and owners[depth] is not None:
+        size = _from_weights(owners[depth], correction, op)
+    if size is None:
+        base, wide = correction.size
+        raise RewriteError(
+            f"No name in scope tells the size of the axis that is {base} at the base and {wide} at "
+            "twice the base.",
+            where=str(frame),
+            fix="Give the size a name there, such as `head_dim = q.size(-1)`.",
+        )
+    return Edit(
+        span=frame.span,
+        factor=Factor(size, correction.size[0], round(correction.exponent, 9)),
+        constant=correction.constant,
+        tensor_names=frozenset(n for n, (b, _) in scope.items() if isinstance(b, tuple) and b),
+        module_call=correction.kind == "readout",
+    )
+
+
+def span_text(span: Span) -> str:
+    """The source text of a span, lines joined."""
+    lines = [linecache.getline(span.file, n) for n in range(span.line, span.end_line + 1)]
+    if not lines:
+        return ""
+    lines[-1] = lines[-1][: span.end_column]
+    lines[0] = lines[0][span.column :]
+    return "".join(lines)
+
+
+def _paired(op: Op, depth: int) -> dict[str, tuple[Any, Any]]:
+    """What names in scope say about sizes at both widths."""
+    if depth >= len(op.fact.scopes):
+        return {}
+    base: Mapping[str, Any] = op.fact.scopes[depth]
+    wide: Mapping[str, Any] = op.wide_fact.scopes[depth]
+    return {name: (value, wide[name]) for name, value in base.items() if name in wide}
+
+
+def _sizes(scope: Mapping[str, tuple[Any, Any]], size: Size, text: str) -> Iterator[str]:
+    """Expressions that have this size: names in the expression itself first, last dims first."""
+    words = set(re.findall(r"[\w.]+", text)) | set(re.findall(r"\w+", text))
+    found = [
+        (name not in words, not isinstance(base, tuple), -dim if dim is not None else 0, expression)
+        for name, (base, wide) in scope.items()
+        for dim, expression in _readings(name, base, wide, size)
+    ]
+    return (expression for *_, expression in sorted(found))
+
+
+def _readings(name: str, base: Any, wide: Any, size: Size) -> Iterator[tuple[int | None, str]]:
+    if isinstance(base, int):
+        if (base, wide) == size:
+            yield None, name
+    elif len(base) == len(wide):
+        for dim in range(len(base)):
+            if (base[dim], wide[dim]) == size:
+                yield dim, f"{name}.size({dim - len(base)})"
+
+
+def _from_weights(owner: Any, correction: Correction, op: Op) -> str | None:
+    """The size of a weight below ``self``: the readout's own first."""
+    base = op.base.meta["fact"]
+    for name, parameter in owner.named_parameters(remove_duplicate=False):
+        if re.search(r"(^|\.)\d+(\.|$)", name):
+            continue
+        for dim in reversed(range(parameter.dim())):
+            if parameter.shape[dim] == correction.size[0] and (
+                not correction.parameter or correction.parameter.endswith(name)
+            ):
+                return f"self.{name}.size({dim})" if base is not None else None
+    return None
+
+
+def frame_owner(model: nn.Module, path: str) -> nn.Module | None:
+    """The module that was ``self`` in a frame."""
+    return None if path == "?" else model.get_submodule(path)
+
+
+def editable_depth(frames: Sequence[Frame], files: frozenset[str]) -> int | None:
+    """The innermost frame in one of these files."""
+    return next((i for i, f in enumerate(frames) if f.file in files), None)

@@ -1,0 +1,190 @@
+"""``automup.parametrize``: any function that returns a model, in muP at any width."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+from automup import optim
+from automup.apply import multiply, rescale_init
+from automup.capture.inputs import as_maker
+from automup.errors import KnobError, PlanError, UnresolvedError
+from automup.plan import Plan
+from automup.realise import Realisation, realise
+from automup.report import Explanation, describe
+from automup.study import Study
+
+DEFAULT_BASE = 256
+
+
+def parametrize(
+    model_fn: Callable[..., nn.Module],
+    *,
+    base: Mapping[str, Any] | int | None = None,
+    inputs: Any = None,
+    strict: bool = True,
+) -> Mup:
+    """Put a model into the maximal update parametrization, at any width.
+
+    The model is traced at its base width, at twice the base, and at a third width that verifies
+    what the first two say. No large weight is ever allocated for it.
+
+    Args:
+        model_fn: any callable that returns an ``nn.Module``.
+        base: the values of the width knobs at which muP equals SP, by keyword of ``model_fn``.
+            Left out, the knob is its first parameter, at its default (256 without a default).
+        inputs: a tuple of example tensors, a dict of keyword tensors, or a callable of the model
+            that returns either. Left out, they are found from forward's signature.
+        strict: refuse (the default) or merely list what could not be resolved.
+
+    Raises:
+        KnobError: if the model cannot be built at the widths that are needed.
+        InputError: if no example input makes it run.
+        CaptureError: if it does different things at different widths.
+        UnresolvedError: if something mixes an infinite axis in an unknown way (unless not strict).
+        RewriteError: if a multiplier has no place in the live model.
+    """
+    knobs = _knobs(model_fn, base)
+    study = Study(
+        lambda values: model_fn(**values), knobs, as_maker(inputs) if inputs is not None else None
+    )
+    return Mup(study, model_fn, strict=strict)
+
+
+def _knobs(model_fn: Callable[..., nn.Module], base: Mapping[str, Any] | int | None) -> dict[str, Any]:
+    if isinstance(base, Mapping):
+        if not base:
+            raise KnobError("No width knob: `base` is empty.", fix="Pass base={'width': 256}.")
+        return dict(base)
+    parameters = list(inspect.signature(model_fn).parameters.values())
+    if not parameters:
+        raise KnobError(
+            f"{getattr(model_fn, '__name__', model_fn)} takes no arguments, so no width can scale.",
+            fix="Pass a function of the width, such as lambda width=256: Model(width).",
+        )
+    first = parameters[0]
+    default = DEFAULT_BASE if first.default is inspect.Parameter.empty else first.default
+    return {first.name: default if base is None else base}
+
+
+class Mup:
+    """A model function in muP: call it with a width to get the model. See :func:`parametrize`."""
+
+    def __init__(self, study: Study, model_fn: Callable[..., nn.Module], *, strict: bool) -> None:
+        self._study, self._model_fn, self._strict = study, model_fn, strict
+        self._plans: dict[str, Plan] = {}
+        self._realisation: Realisation = self._checked()
+
+    def _checked(self) -> Realisation:
+        unresolved = self._study.exponents.unresolved
+        if unresolved and self._strict:
+            raise UnresolvedError(
+                "; ".join(f"{u.reason} ({u.op} at {u.source or 'no source'})" for u in unresolved),
+                fix="Mend the model there, or pass strict=False to leave these alone.",
+            )
+        return realise(self._study)
+
+    @property
+    def base(self) -> dict[str, Any]:
+        """The width knobs' values at which muP equals SP."""
+        return dict(self._study.base)
+
+    def __call__(self, *args: Any, **knobs: Any) -> nn.Module:
+        """The model at these knobs, in muP: the same class, the same state_dict keys."""
+        target = self._target(args, knobs)
+        model = self._model_fn(**target)
+        self._apply(model, target, rescale=True)
+        return model
+
+    def apply(self, model: nn.Module, *, rescale: bool = True) -> nn.Module:
+        """Put a model that was built elsewhere into muP, in place, and return it.
+
+        Args:
+            model: an instance of the same model at some width, freshly initialised.
+            rescale: multiply its weights by the init factors. Pass False for loaded weights.
+
+        Raises:
+            PlanError: if its parameters are not those of the parametrized model.
+        """
+        self._apply(model, self._knobs_of(model), rescale=rescale)
+        return model
+
+    def _apply(self, model: nn.Module, target: dict[str, Any], *, rescale: bool) -> None:
+        if target == self.base:
+            return
+        plan = self.plan(**target)
+        if rescale:
+            rescale_init(model, plan)
+        multiply(model, self._realisation.changes(self._study.compare(target)))
+
+    def plan(self, *args: Any, **knobs: Any) -> Plan:
+        """The plan at these knobs: every fact about every parameter and site."""
+        target = self._target(args, knobs)
+        key = repr(target)
+        if key not in self._plans:
+            self._plans[key] = self._study.plan(target)
+        return self._plans[key]
+
+    def explain(self, *args: Any, optimizer: str = "adamw", **knobs: Any) -> Explanation:
+        """What muP does to every parameter at these knobs; prints as a table."""
+        return describe(self.plan(*args, **knobs), optimizer)
+
+    def optimizer(
+        self,
+        model: nn.Module,
+        optimizer_class: type[torch.optim.Optimizer] = torch.optim.AdamW,
+        **settings: Any,
+    ) -> torch.optim.Optimizer:
+        """An optimizer with muP's groups; see :func:`automup.optim.optimizer`."""
+        return optim.optimizer(self._any_plan, model, optimizer_class, **settings)
+
+    def param_groups(
+        self,
+        model: nn.Module,
+        optimizer_class: type[torch.optim.Optimizer] = torch.optim.AdamW,
+        **settings: Any,
+    ) -> list[dict[str, Any]]:
+        """muP's parameter groups as plain dicts; see :func:`automup.optim.param_groups`."""
+        return optim.param_groups(self._any_plan, model, optimizer_class, **settings)
+
+    @cached_property
+    def _any_plan(self) -> Plan:
+        """A plan whose ratios are recomputed from the shapes of the model at hand."""
+        return self.plan(**self._study.wide)
+
+    def _target(self, args: tuple[Any, ...], knobs: dict[str, Any]) -> dict[str, Any]:
+        names = list(self.base)
+        if len(args) > len(names):
+            raise KnobError(f"{len(args)} widths given for the knobs {', '.join(names)}.")
+        given = dict(zip(names, args, strict=False)) | knobs
+        unknown = sorted(set(given) - set(names))
+        if unknown:
+            raise KnobError(
+                f"{', '.join(unknown)} is no width knob; the knobs are {', '.join(names)}.",
+                fix="Fix other arguments in the model function, or name them in `base`.",
+            )
+        return {**self.base, **given}
+
+    def _knobs_of(self, model: nn.Module) -> dict[str, Any]:
+        """The knobs' values that a model was built with, read off its shapes."""
+        base = {w.name: w.shape for w in self._study.shop(self.base).built.weights}
+        wide = {w.name: w.shape for w in self._study.shop(self._study.wide).built.weights}
+        shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+        if set(shapes) != set(base):
+            odd = sorted(set(shapes) ^ set(base))[0]
+            raise PlanError(
+                f"This is not the parametrized model: {odd} is in only one of the two.",
+                fix="Build it by the same function.",
+            )
+        found = dict(self.base)
+        for name, value in self.base.items():
+            for weight, sizes in base.items():
+                for dim, size in enumerate(sizes):
+                    if (size, wide[weight][dim]) == (value, self._study.wide[name]):
+                        found[name] = shapes[weight][dim]
+        return found

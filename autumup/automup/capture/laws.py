@@ -1,0 +1,73 @@
+"""From the recorded init laws at three widths to a formula in the parameters' sizes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+from automup.capture.init_laws import Law
+from automup.plan import SizeLaw
+
+Shape = tuple[int, ...]
+Records = Mapping[str, tuple[tuple[Shape, Law], ...]]
+"""Each parameter's shape and law at the base, at twice the base and at the third width."""
+
+CLOSE = 1e-6
+
+
+def infer_law(
+    name: str, records: Records, fan_in_dims: Mapping[str, tuple[int, ...]]
+) -> tuple[SizeLaw, ...] | None:
+    """How the constructor's rms depends on sizes: () constant, None where no formula fits.
+
+    The candidates, in order: the dimensions that the weight sums over (1/sqrt(fan_in)); for a
+    vector, those of a weight in the same module (torch's biases are drawn by their weight's
+    fan_in); its other dimensions; sums of two dimensions (Xavier).
+    """
+    shapes = [shape for shape, _ in records[name]]
+    rms = [law.rms for _, law in records[name]]
+    if any(not law.known for _, law in records[name]):
+        return None
+    if all(value == 0.0 for value in rms) or _constant(rms):
+        return ()
+    if 0.0 in rms:
+        return None
+    for of, dims, sizes in _candidates(name, shapes, records, fan_in_dims):
+        exponent = _exponent(rms, sizes)
+        if exponent is not None:
+            return (SizeLaw(dims, sizes[0], exponent, of),)
+    return None
+
+
+def _constant(values: list[float]) -> bool:
+    return max(values) - min(values) <= CLOSE * max(values)
+
+
+def _exponent(rms: list[float], sizes: list[int]) -> float | None:
+    """e such that rms goes as size ** e over all widths, or None."""
+    if len(set(sizes)) < len(sizes):
+        return None
+    slopes = [
+        math.log(rms[i] / rms[0]) / math.log(sizes[i] / sizes[0]) for i in range(1, len(sizes))
+    ]
+    if max(slopes) - min(slopes) > CLOSE:
+        return None
+    nearest = round(slopes[0] * 12) / 12
+    return nearest if abs(nearest - slopes[0]) < CLOSE else slopes[0]
+
+
+def _candidates(
+    name: str, shapes: list[Shape], records: Records, fan_in_dims: Mapping[str, tuple[int, ...]]
+) -> Iterator[tuple[str, tuple[int, ...], list[int]]]:
+    own = fan_in_dims.get(name, ())
+    yield from (("", (d,), [s[d] for s in shapes]) for d in own)
+    if len(shapes[0]) == 1:
+        module = name.rpartition(".")[0]
+        for other, dims in fan_in_dims.items():
+            if other != name and other.rpartition(".")[0] == module:
+                yield from ((other, (d,), [s[d] for s, _ in records[other]]) for d in dims)
+    rank = len(shapes[0])
+    yield from (("", (d,), [s[d] for s in shapes]) for d in range(rank) if d not in own)
+    yield from (
+        ("", (a, b), [s[a] + s[b] for s in shapes]) for a in range(rank) for b in range(a + 1, rank)
+    )

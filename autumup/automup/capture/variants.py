@@ -1,0 +1,180 @@
+"""Which ways to run a model: enough of them that its branches are seen.
+
+A model file branches (``if self.flash``, ``if targets is not None``). Starting from one run, the
+names in the tests of branches that did not run say what to try next: an optional input, a boolean
+attribute, the training mode. What runs and reaches new lines is kept.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import fx, nn
+
+from automup.analysis.dataflow import align
+from automup.capture.source import is_user_file
+from automup.capture.trace import Inputs, Variant, Workshop
+from automup.errors import CaptureError
+
+Lines = frozenset[tuple[str, int]]
+MOST = 8  # variants; a model with more independent switches is reported by its unrun lines
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """The variants worth analysing and the lines of user files that they executed."""
+
+    variants: tuple[Variant, ...]
+    lines: Lines
+
+
+def explore(
+    shop_for: Callable[[Variant], Workshop],
+    inputs_for: Callable[[nn.Module], Inputs],
+    optional_inputs: Mapping[str, tuple[Any, ...]],
+) -> Exploration:
+    """Run the model in more and more ways until no way reaches new lines.
+
+    Args:
+        shop_for: the workshop for a variant's forced attributes.
+        inputs_for: the example inputs of a model.
+        optional_inputs: tensors worth trying for forward's optional parameters.
+    """
+    plain = Variant()
+    shop = shop_for(plain)
+    first = shop.run(plain, inputs_for(shop.built.model), record_lines=True)
+    kept, lines = [plain], set(first.lines)
+    shapes = [w.shape for w in shop.built.weights]
+    tried: set[str] = set()
+    training = _run(shop_for, Variant(training=True), inputs_for, shapes)
+    if training is not None and not _same_graph(first.graph, training[0]):
+        kept.append(Variant(training=True))
+        lines |= training[1]
+    found = True
+    while found and len(kept) < MOST:
+        found = False
+        names = unrun_tests(frozenset(lines), _files(shop.built.model))
+        for variant in _candidates(shop.built.model, names, optional_inputs):
+            if str(variant) + repr(variant.extra) in tried:
+                continue
+            tried.add(str(variant) + repr(variant.extra))
+            result = _run(shop_for, variant, inputs_for, shapes)
+            if result is not None and result[1] - lines and len(kept) < MOST:
+                kept.append(variant)
+                lines |= result[1]
+                found = True
+    return Exploration(tuple(kept), frozenset(lines))
+
+
+def _run(
+    shop_for: Callable[[Variant], Workshop],
+    variant: Variant,
+    inputs_for: Callable[[nn.Module], Inputs],
+    shapes: list[tuple[int, ...]],
+) -> tuple[fx.Graph, Lines] | None:
+    """The variant's graph and lines; None where it does not run, or is another model."""
+    try:
+        shop = shop_for(variant)
+        if [w.shape for w in shop.built.weights] != shapes:
+            return None
+        trace = shop.run(variant, inputs_for(shop.built.model), record_lines=True)
+    except Exception:  # any failure of user code means: this is not a way to run the model
+        return None
+    return trace.graph, trace.lines
+
+
+def _same_graph(a: fx.Graph, b: fx.Graph) -> bool:
+    try:
+        align(a, b)
+    except CaptureError:
+        return False
+    return True
+
+
+def _candidates(
+    model: nn.Module, names: frozenset[str], optional_inputs: Mapping[str, tuple[Any, ...]]
+) -> Iterator[Variant]:
+    for name, tensors in optional_inputs.items():
+        if name in names:
+            yield from (Variant(extra=((name, tensor),)) for tensor in tensors)
+    for name in sorted(names):
+        values = {v for m in model.modules() if type(v := vars(m).get(name)) is bool}
+        if name != "training":
+            yield from (Variant(forced=((name, not value),)) for value in sorted(values))
+
+
+def _files(model: nn.Module) -> frozenset[str]:
+    """The user files in which the model's classes and their bases are written."""
+    classes = {c for m in model.modules() for c in type(m).__mro__ if c is not object}
+    files = (_file_of(c) for c in classes)
+    return frozenset(f for f in files if f and is_user_file(f))
+
+
+@functools.cache
+def _file_of(cls: type) -> str:
+    function = vars(cls).get("forward") or vars(cls).get("__init__")
+    code = getattr(getattr(function, "__wrapped__", function), "__code__", None)
+    return str(code.co_filename) if code is not None else ""
+
+
+def unrun_tests(lines: Lines, files: frozenset[str]) -> frozenset[str]:
+    """The names in the tests of branches that did not run, in functions that did.
+
+    ``if self.flash:`` gives ``flash``, ``if targets is not None:`` gives ``targets``.
+    """
+    names: set[str] = set()
+    for file in files:
+        ran = {line for name, line in lines if name == file}
+        for function in _functions(file):
+            if any(line in ran for node in function.body for line in _span(node)):
+                names |= _unrun_names(function, ran)
+    return frozenset(names)
+
+
+@functools.cache
+def _functions(file: str) -> tuple[ast.FunctionDef, ...]:
+    try:
+        tree = ast.parse(Path(file).read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError):
+        return ()
+    return tuple(n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef))
+
+
+def _span(node: ast.AST) -> range:
+    return range(node.lineno, (node.end_lineno or node.lineno) + 1)  # type: ignore[attr-defined]
+
+
+def _unrun_names(function: ast.FunctionDef, ran: set[int]) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(function):
+        if isinstance(node, ast.If) and any(line in ran for line in _span(node.test)):
+            branches = [b for b in (node.body, node.orelse or _after(function, node)) if b]
+            if any(not _ran(branch, ran) for branch in branches):
+                names |= _names(node.test)
+        elif isinstance(node, ast.IfExp) and node.lineno in ran:
+            names |= _names(node.test)  # both arms may share a line: try both
+    return names
+
+
+def _after(function: ast.FunctionDef, node: ast.If) -> list[ast.stmt]:
+    """What runs instead of an ``if`` without ``else`` that returns: the rest of its block."""
+    for parent in ast.walk(function):
+        for block in ("body", "orelse", "finalbody"):
+            statements = getattr(parent, block, None)
+            if isinstance(statements, list) and node in statements:
+                return list(statements[statements.index(node) + 1 :])
+    return []
+
+
+def _ran(branch: list[ast.stmt], ran: set[int]) -> bool:
+    return any(line in ran for node in branch for line in _span(node))
+
+
+def _names(test: ast.expr) -> set[str]:
+    found = {n.id for n in ast.walk(test) if isinstance(n, ast.Name)}
+    return (found | {n.attr for n in ast.walk(test) if isinstance(n, ast.Attribute)}) - {"self"}

@@ -1,0 +1,166 @@
+"""How each multiplier gets into a live model: decided once, checked by tracing the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from automup.analysis.placement import edit_for, frame_owner
+from automup.analysis.sites import Correction
+from automup.apply import (
+    AttributeChange,
+    Change,
+    InputChange,
+    MethodChange,
+    find_method,
+    multiply,
+)
+from automup.errors import RewriteError, UnresolvedError
+from automup.study import Comparison, Spot, Study
+
+Form = Callable[[Spot, Correction], Change]
+"""Makes the change for one correction of a spot at some target."""
+
+
+@dataclass(frozen=True)
+class Realisation:
+    """For every spot of a study the form of its multiplier."""
+
+    forms: tuple[tuple[str, Form], ...]
+
+    def changes(self, comparison: Comparison) -> tuple[Change, ...]:
+        """What to change in a model at the comparison's wider end.
+
+        Raises:
+            UnresolvedError: if the target needs a multiplier where twice the base needs none.
+        """
+        forms = dict(self.forms)
+        found: dict[Change, None] = {}
+        for spot in comparison.spots:
+            form = forms.get(str(spot.span))
+            if form is None:
+                raise UnresolvedError(
+                    "This target needs a multiplier where twice the base needs none.",
+                    where=str(spot.span),
+                    fix="Scale the same knobs as at the target when choosing the base.",
+                )
+            for correction in spot.corrections:
+                found[form(spot, correction)] = None
+        return tuple(_merged(found))
+
+
+def _merged(changes: Any) -> Iterator[Change]:
+    """All edits of one method together, as they are compiled together."""
+    methods: dict[tuple[str, str], list[Any]] = {}
+    for change in changes:
+        if isinstance(change, MethodChange):
+            methods.setdefault((change.module, change.function), []).extend(change.edits)
+        else:
+            yield change
+    for (module, function), edits in methods.items():
+        yield MethodChange(module, function, tuple(dict.fromkeys(edits)))
+
+
+def realise(study: Study) -> Realisation:
+    """Decide every spot's form and check that together they leave nothing to correct.
+
+    Raises:
+        RewriteError: if a multiplier has no place in the live model; names it.
+    """
+    comparison = study.exponents
+    forms = tuple((str(s.span), _form(study, comparison, s)) for s in comparison.spots)
+    realisation = Realisation(forms)
+    if forms:
+        left = _after(study, realisation.changes(comparison))
+        for spot in left.spots:
+            raise RewriteError(
+                f"The multiplier of this {spot.first.kind} did not take effect in the live model.",
+                where=str(spot.span),
+                fix="Keep the scale in a float attribute of the module, or use `automup convert`.",
+            )
+    return realisation
+
+
+def _after(study: Study, changes: tuple[Change, ...]) -> Comparison:
+    """What the calculus says once the changes are made, at the base with factor 1."""
+    neutral = tuple(c if isinstance(c, MethodChange) else replace(c, factor=1.0) for c in changes)
+    return study.with_changes(lambda m: multiply(m, neutral), lambda m: multiply(m, changes))
+
+
+def _form(study: Study, comparison: Comparison, spot: Spot) -> Form:
+    model = study.shop(study.wide).built.model
+    for depth, attribute in _attributes(model, spot):
+        form = _attribute_form(depth, attribute)
+        if _mends(study, comparison, spot, form):
+            return form
+    owners = spot.first.node.meta["fact"].owners
+    owner = frame_owner(model, owners[0]) if owners else None
+    if owner is not None and spot.frame and find_method(type(owner), spot.frame.function):
+        return _method_form(study, comparison)
+    module = spot.first.node.meta["fact"].module
+    if spot.first.kind == "readout" and _owns(model, module, spot.first.parameter):
+        return _input_form
+    raise RewriteError(
+        f"No place for the multiplier of this {spot.first.kind} in the live model: it is computed "
+        f"in {spot.frame.function if spot.frame else 'code without a source'}, which is not a "
+        "method of one of the model's modules.",
+        where=str(spot.span),
+        fix="Pass the scale through a float attribute of the module.",
+    )
+
+
+def _attributes(model: nn.Module, spot: Spot) -> Iterator[tuple[int, str]]:
+    """Float attributes of the modules whose frames computed the value, innermost first."""
+    for depth, path in enumerate(spot.first.node.meta["fact"].owners):
+        owner = frame_owner(model, path)
+        for name, value in vars(owner).items() if owner is not None else ():
+            if type(value) is float and value not in (0.0, float("inf")):
+                yield depth, name
+
+
+def _attribute_form(depth: int, attribute: str) -> Form:
+    def change(spot: Spot, correction: Correction) -> Change:
+        owner = correction.node.meta["fact"].owners[depth]
+        return AttributeChange(owner, attribute, 2.0**correction.log)
+
+    return change
+
+
+def _method_form(study: Study, comparison: Comparison) -> Form:
+    """Edits with formulas in actual sizes, made from the base and twice the base."""
+    ops = {node: op for a in comparison.analyses for node, op in a.dataflow.ops.items()}
+    model = study.shop(study.base).built.model
+
+    def change(spot: Spot, correction: Correction) -> Change:
+        twin = next(s for s in comparison.spots if s.span == spot.span)
+        path = correction.node.meta["fact"].module
+        known = next((c for c in twin.corrections if c.node.meta["fact"].module == path), twin.first)
+        owners = [frame_owner(model, o) for o in known.node.meta["fact"].owners]
+        edit = edit_for(ops[known.node], known, 0, owners)
+        frame = known.frames[0]
+        return MethodChange(known.node.meta["fact"].owners[0], frame.function, (edit,))
+
+    return change
+
+
+def _input_form(spot: Spot, correction: Correction) -> Change:
+    return InputChange(correction.node.meta["fact"].module, 2.0**correction.log)
+
+
+def _owns(model: nn.Module, path: str, parameter: str) -> bool:
+    """Whether the module itself holds the tied weight that its forward reads."""
+    module = model.get_submodule(path)
+    tied = dict(model.named_parameters(remove_duplicate=False)).get(parameter)
+    return any(p is tied for p in module.parameters(recurse=False))
+
+
+def _mends(study: Study, comparison: Comparison, spot: Spot, form: Form) -> bool:
+    """Whether the changes remove this spot's faults and cause no others."""
+    changes = tuple(dict.fromkeys(form(spot, c) for c in spot.corrections))
+    after = _after(study, changes)
+    before = {str(s.span) for s in comparison.spots}
+    left = {str(s.span) for s in after.spots}
+    return left == before - {str(spot.span)} and after.unresolved == comparison.unresolved

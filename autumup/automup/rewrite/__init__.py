@@ -1,0 +1,8 @@
+"""Source text in, muP source text out. Never imports torch, never sees a live model."""
+
+from __future__ import annotations
+
+from automup.rewrite.edit import edit_sites
+from automup.rewrite.factor import Edit, Factor
+
+__all__ = ["Edit", "Factor", "edit_sites"]

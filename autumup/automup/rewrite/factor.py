@@ -1,0 +1,66 @@
+"""What a site edit is: where, by how much, and what is known of the expression there."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+
+from automup.errors import RewriteError
+from automup.plan import Span
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A multiplier ``(size / base) ** exponent``, exactly 1.0 when the size is the base's.
+
+    ``size`` is an expression that is valid in the scope of the site, such as ``k.size(-1)``.
+    """
+
+    size: str
+    base: int
+    exponent: float
+
+    def code(self) -> str:
+        """The multiplier as source, for the right of a ``*``: ``(32 / k.size(-1)) ** 0.5``."""
+        return self._power(self.exponent)
+
+    def inverse_code(self) -> str:
+        """Its reciprocal in the same style, for a constant that the author divides by."""
+        return self._power(-self.exponent)
+
+    def _power(self, exponent: float) -> str:
+        if exponent == 0:
+            return "1.0"
+        size = self._size()
+        ratio = f"({self.base} / {size})" if exponent < 0 else f"({size} / {self.base})"
+        power = abs(exponent)
+        if power == 1:
+            return ratio
+        return f"{ratio} ** {int(power) if power == int(power) else power!r}"
+
+    def _size(self) -> str:
+        try:
+            tree = ast.parse(self.size, mode="eval").body
+        except SyntaxError:
+            raise RewriteError(
+                f"The size {self.size!r} is not an expression.",
+                fix="Give a size that is valid where the multiplier goes, as k.size(-1).",
+            ) from None
+        bare = isinstance(tree, (ast.Name, ast.Attribute, ast.Call, ast.Subscript, ast.Constant))
+        return self.size if bare else f"({self.size})"
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One multiplier for the expression at a span.
+
+    ``constant``: the operation there multiplies or divides by a scalar constant.
+    ``tensor_names``: local names that are bound to tensors of one dimension or more.
+    ``module_call``: the expression calls a submodule or a linear function.
+    """
+
+    span: Span
+    factor: Factor
+    constant: bool
+    tensor_names: frozenset[str]
+    module_call: bool
