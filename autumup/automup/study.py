@@ -17,7 +17,7 @@ from automup.analysis.weights import WeightSummary
 from automup.capture.init_laws import Law
 from automup.capture.inputs import InputMaker, optional_candidates, synthesise
 from automup.capture.knobs import next_legal, scaled
-from automup.capture.laws import infer_law
+from automup.capture.laws import infer_law, measured
 from automup.capture.source import Frame
 from automup.capture.trace import Forced, Trace, Variant, WeightFact, Workshop
 from automup.capture.variants import Exploration, explore
@@ -26,7 +26,8 @@ from automup.plan import Parameter, Plan, Site, Span, Unresolved
 from automup.rules import Ratios, init_multiplier
 
 Knobs = Mapping[str, Any]
-TOLERANCE = 1e-6
+MEASURED_CONSTANT = 0.2
+"""A measured law is constant if its rms moves by less than this many octaves over three widths."""
 
 
 @dataclass(frozen=True)
@@ -229,10 +230,8 @@ class Study:
         target: Knobs,
         axes: Callable[[Size], str],
     ) -> Iterator[Parameter]:
-        bases = self.shop(self.base).built.weights
-        wides = {w.name: w for w in self.shop(self.wide).built.weights}
         targets = {w.name: w for w in self.shop(target).built.weights}
-        for base in bases:
+        for base in self.weights[0]:
             summary, seen = comparison.weights[base.name], at_target.weights[base.name]
             wide = targets[base.name]
             dims = (summary.fan_in_dims, summary.fan_out_dims)
@@ -243,9 +242,7 @@ class Study:
                 )
             )
             factor = init_multiplier(ratios)
-            drawn = self._drawn(base, wides[base.name], wide)
-            done = drawn / base.law.rms if base.law.known and base.law.rms else 1.0
-            mult = _exact(factor / done) if base.law.rms else 1.0
+            mult = _exact(factor / self._law_ratio(base, wide)) if base.law.rms else 1.0
             yield Parameter(
                 name=base.name,
                 names=base.names,
@@ -265,13 +262,26 @@ class Study:
                 source=_source(summary),
             )
 
-    def _drawn(self, base: WeightFact, wide: WeightFact, target: WeightFact) -> float:
-        """The rms that the constructor gives the weight at the target."""
-        if base.law.known and target.law.known:
-            return target.law.rms
+    def _law_ratio(self, base: WeightFact, target: WeightFact) -> float:
+        """The rms that the constructor gives a weight at the target, over that at the base."""
+        law = self._laws[base.name]
+        if all(record.kind != "measured" for _, record in law) and target.law.known:
+            return target.law.rms / base.law.rms
+        slopes = [math.log2(record.rms / base.law.rms) if record.rms else 9.0 for _, record in law]
+        if max(map(abs, slopes)) < MEASURED_CONSTANT:
+            return 1.0
         raise UnresolvedError(
-            f"{base.name}: how the constructor draws it could not be followed.",
+            f"{base.name}: how the constructor draws it could not be followed, and it changes with "
+            "width.",
             fix="Initialise it with torch.nn.init or with a random tensor times a constant.",
+        )
+
+    @cached_property
+    def weights(self) -> tuple[tuple[WeightFact, ...], ...]:
+        """The weights at the three widths, their laws checked against real draws."""
+        return tuple(
+            measured(lambda k=k: self._build(k), self.shop(k).built.weights)  # type: ignore[misc]
+            for k in (self.base, self.wide, self.third)
         )
 
     @cached_property
@@ -281,10 +291,9 @@ class Study:
     @cached_property
     def _laws(self) -> dict[str, tuple[tuple[tuple[int, ...], Law], ...]]:
         """Every parameter's shape and law at the three widths."""
-        builds = [self.shop(k).built.weights for k in (self.base, self.wide, self.third)]
         return {
             triple[0].name: tuple((w.shape, w.law) for w in triple)
-            for triple in zip(*builds, strict=True)
+            for triple in zip(*self.weights, strict=True)
         }
 
     def _site(self, spot: Spot, at_target: Comparison, axes: Callable[[Size], str]) -> Site:

@@ -207,8 +207,7 @@ class Flow:
         for view in self.state(value).views:
             axes = view.axes
             contracted: Sequence[Axis] = () if axes is None else [axes[d] for d in dims]
-            kept = [s for d, s in enumerate(sizes) if d not in dims and (d or how != "lookup")]
-            fan_out = product([*kept, spread])
+            fan_out = product([*_written_sizes(sizes, dims, how), spread])
             self.uses.append(
                 Use(
                     view.parameter,
@@ -245,6 +244,20 @@ class Flow:
             elif state.views:
                 self.use(value, op, "elementwise", (), (1, 1))
         return tuple(views)
+
+
+def _written_sizes(sizes: Sequence[Size], dims: Sequence[int], how: str) -> list[Size]:
+    """The sizes of a weight's dimensions over which it writes.
+
+    A looked-up row leaves out the rows; a dimension that is carried along (all of a gain or bias,
+    the batch of a batched product) counts where it is infinite, DESIGN 3.1.
+    """
+    kept = [(d, s) for d, s in enumerate(sizes) if d not in dims]
+    if how == "lookup":
+        return [s for d, s in kept if d > 0]
+    carried = len(sizes) if how == "elementwise" else len(sizes) - 2
+    infinite = [s for d, s in kept if d >= carried or log_ratio(s)]
+    return infinite or [s for _, s in kept]
 
 
 def known_state(op: Op) -> State:

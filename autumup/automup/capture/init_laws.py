@@ -103,7 +103,7 @@ class InitRecorder(TorchDispatchMode):
         inputs = [x for x in tree_leaves(args) if isinstance(x, torch.Tensor)]
         before = {_storage(x) for x in inputs}
         name = func._schema.name.removeprefix("aten::")
-        rule = _RULES.get(name.removesuffix("_"))
+        rule = _RULES.get(name) or _RULES.get(name.removesuffix("_"))
         law = rule(self, args, kwargs) if rule else UNKNOWN
         out = func(*args, **kwargs)
         if func._schema.is_mutable:
@@ -140,13 +140,14 @@ def _argument(args: Any, kwargs: Any, position: int, name: str, default: float) 
 
 
 def _normal(rec: InitRecorder, args: Any, kwargs: Any) -> Law:
-    """``normal_(mean, std)`` writes in place; ``normal(mean, std)`` may take tensors."""
-    tensors = [a for a in args[:2] if isinstance(a, torch.Tensor)]
-    if len(args) > 1 and isinstance(args[1], torch.Tensor) or len(tensors) == len(args):
-        laws = [rec.law(a) for a in args[:2]]
-        mean, std = laws[0], laws[1] if len(laws) > 1 else constant(1.0)
-        return normal(mean.mean, std.mean) if mean.std == std.std == 0.0 else UNKNOWN
     return normal(_argument(args, kwargs, 1, "mean", 0.0), _argument(args, kwargs, 2, "std", 1.0))
+
+
+def _normal_of(rec: InitRecorder, args: Any, kwargs: Any) -> Law:
+    """``torch.normal(mean, std)``, either of which may be a tensor."""
+    mean = rec.law(args[0])
+    std = rec.law(args[1] if len(args) > 1 else kwargs.get("std", 1.0))
+    return normal(mean.mean, std.mean) if mean.std == std.std == 0.0 else UNKNOWN
 
 
 def _uniform(rec: InitRecorder, args: Any, kwargs: Any) -> Law:
@@ -216,7 +217,8 @@ def _draw(law: Law) -> Callable[..., Law]:
 
 
 _RULES: dict[str, Callable[[InitRecorder, Any, Any], Law]] = {
-    "normal": _normal,
+    "normal_": _normal,
+    "normal": _normal_of,
     "uniform": _uniform,
     "randn": _draw(normal(0.0, 1.0)),
     "randn_like": _draw(normal(0.0, 1.0)),

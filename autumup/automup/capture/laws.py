@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import nn
 
 from automup.capture.init_laws import Law
+from automup.capture.trace import WeightFact
 from automup.plan import SizeLaw
 
+MEASURABLE = 1 << 24  # parameters; a larger model is not built for a check
 Shape = tuple[int, ...]
 Records = Mapping[str, tuple[tuple[Shape, Law], ...]]
 """Each parameter's shape and law at the base, at twice the base and at the third width."""
@@ -37,6 +43,33 @@ def infer_law(
         if exponent is not None:
             return (SizeLaw(dims, sizes[0], exponent, of),)
     return None
+
+
+def measured(build: Callable[[], nn.Module], weights: Sequence[WeightFact]) -> tuple[WeightFact, ...]:
+    """The weights with laws checked on a real draw; a law that it contradicts is measured.
+
+    The recorder can be fooled (by a library's own sampler, by code that looks at the device), so
+    every law is compared with what the constructor really draws. Too large a model is believed.
+    """
+    if sum(math.prod(w.shape) for w in weights) > MEASURABLE:
+        return tuple(weights)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        drawn = dict(build().named_parameters())
+    return tuple(_checked(w, drawn.get(w.name)) for w in weights)
+
+
+def _checked(weight: WeightFact, drawn: torch.Tensor | None) -> WeightFact:
+    if drawn is None or drawn.is_meta or drawn.shape != weight.shape or not drawn.numel():
+        return weight
+    values = drawn.detach().double()
+    mean, rms = float(values.mean()), float(values.square().mean().sqrt())
+    law = weight.law
+    # The rms of n draws has a relative error of about 1/sqrt(2 n), or (kurtosis) a bit more.
+    error = law.rms * (0.01 + 6 / math.sqrt(2 * values.numel())) + 1e-12
+    if law.known and abs(rms - law.rms) <= error:
+        return weight
+    spread = math.sqrt(max(rms**2 - mean**2, 0.0))
+    return replace(weight, law=Law("measured", mean, spread))
 
 
 def _constant(values: list[float]) -> bool:

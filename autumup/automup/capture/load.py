@@ -108,7 +108,9 @@ class ModelSource:
         raise UsageError(
             f"{self.name} has no field {unknown[0]!r}.",
             where=os.path.basename(self.file),
-            fix=f"Did you mean {close[0]!r}?" if close else f"It has {', '.join(fields) or 'none'}.",
+            fix=f"Did you mean {close[0]!r}?"
+            if close
+            else f"It has {', '.join(fields) or 'none'}.",
         )
 
 
@@ -168,12 +170,12 @@ class _Fields:
                 arguments[name] = inner.construct(own)
         if self.base is not REQUIRED and dataclasses.is_dataclass(self.base):
             return dataclasses.replace(typing.cast(Any, self.base), **arguments)
-        settable = _parameters(self.owner, class_attributes=False)
-        late = {} if _takes_anything(self.owner) else {n: arguments.pop(n) for n in
-                list(arguments) if n not in settable}  # fmt: skip
-        made = self.owner(**arguments)
-        for name, value in late.items():
-            setattr(made, name, value)
+        accepted = _parameters(self.owner, class_attributes=False)
+        free = _takes_anything(self.owner)
+        made = self.owner(**{n: v for n, v in arguments.items() if free or n in accepted})
+        for name, value in arguments.items():
+            if not free and name not in accepted:  # a class attribute: set on the instance
+                setattr(made, name, value)
         return made
 
 
@@ -285,3 +287,288 @@ def _config_by_name(
     matching = {c for c in named if c.__name__ == f"{getattr(owner, '__name__', '')}Config"}
     chosen = named if len(named) == 1 else matching
     return next(iter(chosen)) if len(chosen) == 1 else None
+
+
+# --- the file ------------------------------------------------------------------------------------
+
+
+def load_model(spec: str) -> ModelSource:
+    """The model that ``model.py``, ``path.py:Name`` or ``package.module:Name`` stands for.
+
+    Raises:
+        ModelLoadError: the file cannot be read or imported, or no model in it can be chosen.
+    """
+    place, _, name = spec.rpartition(":") if re.search(r":[A-Za-z_]\w*$", spec) else (spec, "", "")
+    path = Path(place)
+    if path.suffix == ".py" or path.exists() or not re.fullmatch(r"[A-Za-z_][\w.]*", place):
+        text = _read(path)
+        module = _execute(text, path.resolve(), fresh=True)
+    elif not name:
+        close = f"{place}.py" if Path(f"{place}.py").is_file() else "model.py"
+        raise ModelLoadError(f"{spec}: no such file.", fix=f"Pass a path such as {close}.")
+    else:
+        module = _import(place)
+        text = _read(Path(str(module.__file__)))
+    chosen = _named(module, text, name) if name else _root(module, text)
+    return ModelSource(chosen, module, str(module.__file__), chosen.__name__, text)
+
+
+def load_text(text: str, filename: str) -> ModuleType:
+    """Run source text as if it were that file: siblings can be imported, spans have their text.
+
+    Raises:
+        ModelLoadError: the text does not compile or raised while it ran.
+    """
+    return _execute(text, Path(filename).resolve(), fresh=False)
+
+
+def _read(path: Path) -> str:
+    fix = "Pass a Python file, such as model.py or model.py:ClassName."
+    if path.is_dir():
+        raise ModelLoadError(f"{path} is a folder.", fix=fix)
+    if not path.is_file():
+        raise ModelLoadError(f"{path}: no such file.", fix=fix)
+    if path.suffix != ".py":
+        raise ModelLoadError(f"{path} is not a Python file.", fix=fix)
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise ModelLoadError(
+            f"{path} is not UTF-8: {error.reason}.",
+            where=f"{path.name}:{line}",
+            fix="Save it as UTF-8.",
+        ) from error
+    except OSError as error:
+        raise ModelLoadError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _execute(text: str, path: Path, fresh: bool) -> ModuleType:
+    """Compile and run the text under the name that Python would give the file."""
+    root, name = path.parent, path.stem
+    while (root / "__init__.py").is_file():  # a file inside a package
+        root, name = root.parent, f"{root.name}.{name}"
+    _purge(str(root), everything=fresh)
+    foreign = name in sys.stdlib_module_names or name in sys.modules
+    if "." not in name and foreign and name not in _loaded:
+        name = f"_model_{name}"  # never in the way of somebody else's module
+    lines = io.StringIO(text, newline=None).readlines()
+    linecache.cache[str(path)] = (len(text), None, lines, str(path))
+    with _importing(str(root), str(path)):
+        code = compile(text, str(path), "exec", dont_inherit=True)
+        if "." in name:
+            importlib.import_module(name.rpartition(".")[0])
+            if fresh and name in sys.modules:  # the package imports it by itself
+                return sys.modules[name]
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None  # the path ends in .py
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        exec(code, vars(module))
+    return module
+
+
+def _import(name: str) -> ModuleType:
+    _purge("", everything=True)
+    with _importing(os.getcwd(), name):
+        module = importlib.import_module(name)
+    if getattr(module, "__file__", None) is None:
+        raise ModelLoadError(f"{name} has no source file.", fix="Name the module of the class.")
+    return module
+
+
+def _purge(root: str, everything: bool) -> None:
+    """Forget modules that came with earlier model files (or only those of other folders)."""
+    for name, origin in list(_loaded.items()):
+        if everything or origin != root:
+            sys.modules.pop(name, None)
+            del _loaded[name]
+    importlib.invalidate_caches()
+
+
+@contextlib.contextmanager
+def _importing(root: str, what: str) -> Iterator[None]:
+    """Run the model file's own code; what it raises becomes a ModelLoadError."""
+    before, argv, no_bytecode = set(sys.modules), sys.argv, sys.dont_write_bytecode
+    if sys.path[:1] != [root]:
+        sys.path.insert(0, root)  # it stays: a model may import when it is built or run
+    sys.argv, sys.dont_write_bytecode = [what], True
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except SyntaxError as error:
+        where = f"{os.path.basename(error.filename or what)}:{error.lineno}"
+        raise ModelLoadError(f"{what}: syntax error: {error.msg}.", where=where) from error
+    except ModuleNotFoundError as error:
+        raise ModelLoadError(
+            f"{what} cannot be imported: {describe(error)}.",
+            where=place_of(error),
+            fix=f"Install {error.name}, or put its folder on PYTHONPATH.",
+        ) from error
+    except SystemExit as error:
+        raise ModelLoadError(
+            f"{what} exits when it is imported ({describe(error)}).",
+            where=place_of(error),
+            fix='Put what it runs under `if __name__ == "__main__":`.',
+        ) from error
+    except Exception as error:
+        raise ModelLoadError(
+            f"{what} cannot be imported: {describe(error)}.", where=place_of(error)
+        ) from error
+    finally:
+        sys.argv, sys.dont_write_bytecode = argv, no_bytecode
+        for name in set(sys.modules) - before:
+            file = getattr(sys.modules[name], "__file__", None) or ""
+            installed = "site-packages" in file or name.partition(".")[0] == "automup"
+            if file.startswith(root.rstrip(os.sep) + os.sep) and not installed:
+                _loaded[name] = root
+
+
+def describe(error: BaseException) -> str:
+    """``KeyError: 'x'``: the first line of what an exception says."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0].rstrip('.')}" if text else type(error).__name__
+
+
+def place_of(error: BaseException) -> str:
+    """``file:line`` of the innermost line of user code that an exception passed through, or ""."""
+    frames = traceback.extract_tb(error.__traceback__)
+    users = [f for f in frames if is_user_file(f.filename)]
+    installed = "site-packages" + os.sep
+    own = [f for f in users if installed not in f.filename] or users
+    return f"{os.path.basename(own[-1].filename)}:{own[-1].lineno}" if own else ""
+
+
+# --- the model in the file -----------------------------------------------------------------------
+
+
+def _named(module: ModuleType, text: str, name: str) -> Callable[..., Any]:
+    value = getattr(module, name, None)
+    where = os.path.basename(str(module.__file__))
+    if inspect.isfunction(value) or (inspect.isclass(value) and issubclass(value, nn.Module)):
+        return value
+    if value is not None:
+        kind = "a class" if inspect.isclass(value) else f"a {type(value).__name__} object"
+        raise ModelLoadError(
+            f"{name} is {kind}, not an nn.Module class or a function that returns one.",
+            where=where,
+        )
+    known = [*_candidates(module), *_functions(module)]
+    close = difflib.get_close_matches(name, known, n=1)
+    fix = f"Did you mean {close[0]!r}?" if close else f"It has {', '.join(known) or 'no model'}."
+    raise ModelLoadError(f"{where} has no {name!r}.", where=where, fix=fix)
+
+
+def _candidates(module: ModuleType) -> dict[str, type[nn.Module]]:
+    """The nn.Module classes that the file defines."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if inspect.isclass(value)
+        and issubclass(value, nn.Module)
+        and (value.__module__, value.__name__) == (module.__name__, name)
+    }
+
+
+def _functions(module: ModuleType) -> list[str]:
+    return [
+        name
+        for name, value in vars(module).items()
+        if inspect.isfunction(value) and value.__module__ == module.__name__
+    ]
+
+
+def _root(module: ModuleType, text: str) -> Callable[..., Any]:
+    """The one model class that no other class of the file constructs, subclasses or refers to."""
+    classes = _candidates(module)
+    path = Path(str(module.__file__))
+    if not classes:
+        functions = _functions(module)
+        hint = f", or name a function: {path.name}:{functions[0]}" if functions else ""
+        raise ModelLoadError(
+            f"{path} defines no nn.Module class.",
+            fix=f"Pass the file that defines the model{hint}.",
+        )
+    tree = ast.parse(text)
+    used = [reached(tree, list(classes)) for reached in (_referred, _constructed)]
+    roots = next((r for u in used if (r := [n for n in classes if n not in u])), list(classes))
+    if len(roots) == 1:
+        return classes[roots[0]]
+    lines = {n.name: n.lineno for n in ast.walk(tree) if isinstance(n, ast.ClassDef)}
+    listing = ", ".join(f"{name} (line {lines.get(name, '?')})" for name in roots)
+    raise ModelLoadError(
+        f"{path}: {len(roots)} classes could be the model: {listing}.",
+        fix=f"Choose one, as in {path.name}:{roots[-1]}.",
+    )
+
+
+def _referred(tree: ast.Module, classes: Sequence[str]) -> set[str]:
+    """Classes that another one names, also by way of the file's functions and tables."""
+    names: dict[str, set[str]] = {}
+    for node in tree.body:
+        found = {n.id for n in _without_annotations(node) if isinstance(n, ast.Name)}
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            names.setdefault(node.name, set()).update(found)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            for target in targets:
+                if isinstance(target, ast.Name):
+                    names.setdefault(target.id, set()).update(found)
+    used: set[str] = set()
+    for cls in classes:
+        todo, seen = [cls], {cls}
+        while todo:
+            fresh = names.get(todo.pop(), set()) - seen
+            seen |= fresh
+            todo += [name for name in fresh if name not in classes]
+        used |= seen - {cls}
+    return used
+
+
+def _constructed(tree: ast.Module, classes: Sequence[str]) -> set[str]:
+    """Classes that another one calls or subclasses."""
+    used: set[str] = set()
+    for node in (n for n in ast.walk(tree) if isinstance(n, ast.ClassDef)):
+        called = [n.func for n in ast.walk(node) if isinstance(n, ast.Call)]
+        found = {n.id for n in [*called, *node.bases] if isinstance(n, ast.Name)}
+        used |= (found - {node.name}) if node.name in classes else set()
+    return used
+
+
+def _without_annotations(node: ast.AST) -> Iterator[ast.AST]:
+    yield node
+    for name, value in ast.iter_fields(node):
+        for child in value if isinstance(value, list) else [value]:
+            if isinstance(child, ast.AST) and name not in ("annotation", "returns"):
+                yield from _without_annotations(child)
+
+
+# --- values on the command line ------------------------------------------------------------------
+
+
+def parse_value(text: str) -> Any:
+    """``4``, ``1e-3``, ``None``, ``true`` or ``(2, 2)``; anything else is a string."""
+    word = {"true": "True", "false": "False", "none": "None"}.get(text.strip(), text.strip())
+    try:
+        return ast.literal_eval(word)
+    except (ValueError, SyntaxError):
+        return text.strip()
+
+
+def parse_assignments(items: Iterable[str]) -> dict[str, Any]:
+    """``["n_embd=256,n_head=4", "bias=false"]`` -> names and values.
+
+    Raises:
+        UsageError: an item is not NAME=VALUE, or a name is given twice.
+    """
+    values: dict[str, Any] = {}
+    for item in items:
+        for part in re.split(r",(?=\s*[A-Za-z_][\w.]*\s*=)", item):
+            name, equals, value = part.partition("=")
+            name = name.strip()
+            if not equals or not value.strip() or not re.fullmatch(r"[A-Za-z_][\w.]*", name):
+                raise UsageError(f"{part!r} is not NAME=VALUE.", fix="Write n_embd=256.")
+            if name in values:
+                raise UsageError(f"{name} is given twice.", fix="Give each name one value.")
+            values[name] = parse_value(value)
+    return values

@@ -20,7 +20,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from automup.capture.source import Frame, user_frames
-from automup.errors import CaptureError
 
 SHADOW_LIMIT = 1 << 16  # elements; larger constants are not worth holding
 _META = torch.device("meta")
@@ -52,7 +51,10 @@ class MetaMode(TorchDispatchMode):
 
     def shadow(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """The real value of a tensor, or None if nobody knows it."""
-        return tensor if not tensor.is_meta else self._shadows.get(id(tensor))
+        if tensor.is_meta:
+            return self._shadows.get(id(tensor))
+        twin = self._metas.get(id(tensor))  # a real tensor that was overwritten lives on as its twin
+        return tensor if twin is None else self._shadows.get(id(twin))
 
     def to_meta(self, tensor: torch.Tensor) -> torch.Tensor:
         """The meta twin of a real tensor, with the tensor itself as its shadow."""
@@ -99,7 +101,8 @@ class MetaMode(TorchDispatchMode):
         known = all(self.shadow(x) is not None for x in tensors)
         if func is torch.ops.aten.nonzero.default and not known:
             return self._unknown_nonzero(args[0])
-        self._refuse_write_to_real(func, tensors, known)
+        if func is torch.ops.aten.lift_fresh.default:
+            return args[0]  # torch.tensor(...) stays on the device that code expects of it
         meta_args, meta_kwargs = tree_map(self._to_meta_value, (args, kwargs))
         if not tensors:
             meta_kwargs = {**meta_kwargs, "device": _META} if _takes_device(func) else meta_kwargs
@@ -143,16 +146,6 @@ class MetaMode(TorchDispatchMode):
     def _unknown_nonzero(self, mask: torch.Tensor) -> torch.Tensor:
         rows = self.guess("the number of nonzero entries", max(1, mask.numel() // 2))
         return torch.empty(rows, mask.dim(), dtype=torch.long, device=_META)
-
-    def _refuse_write_to_real(self, func: Any, tensors: list[torch.Tensor], known: bool) -> None:
-        if known or not func._schema.is_mutable or not tensors or tensors[0].is_meta:
-            return
-        frames = user_frames(3, limit=1)
-        raise CaptureError(
-            f"{func} writes the model's activations into a tensor made before the model was built.",
-            where=str(frames[0]) if frames else "",
-            fix="Create that tensor inside the model, or pass `inputs` so that it is an input.",
-        )
 
 
 def _takes_device(func: Any) -> bool:

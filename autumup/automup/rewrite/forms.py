@@ -17,14 +17,15 @@ from automup.rewrite.factor import Edit
 from automup.rewrite.imports import Imports
 from automup.rewrite.scalars import is_scalar
 from automup.rewrite.syntax import (
+    PRODUCT,
     UNARY,
     at_least,
     code,
     keyword,
     last_name,
     positional,
+    precedence,
     product,
-    root_name,
     with_value,
 )
 
@@ -180,27 +181,29 @@ def first_operand(node: Node, edit: Edit, context: Context) -> Node | None:
     if not isinstance(node, cst.Call):
         return None
     name = last_name(node.func)
-    submodule = edit.module_call and _is_submodule(node, edit, context)
+    submodule, function = _is_submodule(node, edit, context), _is_function(node, context)
     if name in _ADDED and not submodule:
         alpha = keyword(node, "alpha")
         if alpha is None:
             bare = _factor(edit).with_changes(lpar=[], rpar=[])
             return add_keyword(node, "alpha", bare)
         return with_value(node, alpha, product(alpha.value, _factor(edit)))
-    if name in _METHODS and not submodule and not _is_function(node, context):
-        function = cst.ensure_type(node.func, cst.Attribute)
+    if name in _METHODS and not submodule and not function:
+        method = cst.ensure_type(node.func, cst.Attribute)
         return node.with_changes(
-            func=function.with_changes(value=parenthesised_product(function.value, edit))
+            func=method.with_changes(value=parenthesised_product(method.value, edit))
         )
-    if name in MATMULS or name == SDPA:
+    if name == SDPA or (name in MATMULS and function):
         return _multiply_argument(node, edit, einsum=name == "einsum")
-    if submodule or (edit.module_call and _is_function(node, context)):
+    if edit.module_call and (submodule or function):
         return _multiply_argument(node, edit, einsum=False)
     return None
 
 
 def parenthesised_product(node: cst.BaseExpression, edit: Edit) -> cst.BaseExpression:
     """``(node * factor)``, for a place that binds tighter than a product."""
+    if node.lpar and precedence(node.with_changes(lpar=[], rpar=[])) >= PRODUCT:
+        return beside(node, edit.factor.code())
     return at_least(product(node, _factor(edit)), UNARY)
 
 

@@ -39,6 +39,7 @@ _OTHER: dict[type[cst.BaseExpression], int] = {
 _DELIMITING = (
     cst.Arg,
     cst.Element,
+    cst.StarredElement,
     cst.DictElement,
     cst.Index,
     cst.Slice,
