@@ -56,7 +56,7 @@ def as_dict(plan: Plan, optimizer: str = "adamw", decay: str = "independent") ->
     Raises:
         UsageError: no such optimizer.
     """
-    family = _family(optimizer)
+    family = family_of(optimizer)
     return {
         "model": plan.model,
         "base": dict(plan.base),
@@ -80,7 +80,7 @@ def _picked(fact: Any, keys: str) -> dict[str, Any]:
     return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
 
 
-def _family(optimizer: str) -> str:
+def family_of(optimizer: str) -> str:
     family = FAMILY_OF_NAME.get(optimizer.lower())
     if family is None:
         known = ", ".join(FAMILY_OF_NAME)
@@ -370,5 +370,5 @@ class Explanation:
 
 def describe(plan: Plan, optimizer: str = "adamw", decay: str = "independent") -> Explanation:
     """What ``mu.explain(width)`` returns; UsageError for an optimizer that it does not know."""
-    _family(optimizer)
+    family_of(optimizer)
     return Explanation(plan, optimizer, decay)

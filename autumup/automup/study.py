@@ -17,11 +17,12 @@ from automup.analysis.weights import WeightSummary
 from automup.capture.init_laws import Law
 from automup.capture.inputs import InputMaker, optional_candidates, synthesise
 from automup.capture.knobs import next_legal, scaled
+from automup.capture.load import ModelSource, describe, place_of
 from automup.capture.laws import infer_law, measured
 from automup.capture.source import Frame
 from automup.capture.trace import Forced, Trace, Variant, WeightFact, Workshop
 from automup.capture.variants import Exploration, explore
-from automup.errors import CaptureError, UnresolvedError
+from automup.errors import AutomupError, CaptureError, KnobError, UnresolvedError
 from automup.plan import Parameter, Plan, Site, Span, Unresolved
 from automup.rules import Ratios, init_multiplier
 
@@ -65,6 +66,7 @@ class Study:
         base: the knobs at which muP equals SP.
         inputs: makes example inputs for a model; synthesised when left out.
         name: what to call the model in reports.
+        fixed: other arguments of ``build``, the same at all widths.
     """
 
     def __init__(
@@ -73,8 +75,9 @@ class Study:
         base: Knobs,
         inputs: InputMaker | None = None,
         name: str = "",
+        fixed: Knobs | None = None,
     ) -> None:
-        self._build, self.base = build, dict(base)
+        self._build, self.base, self.fixed = build, dict(base), dict(fixed or {})
         self._shops: dict[tuple[str, Forced], Workshop] = {}
         self._traces: dict[tuple[str, str, int], Trace] = {}
         self.wide = self.scaled_knobs(2)
@@ -87,11 +90,25 @@ class Study:
         """All knobs times a factor."""
         return {name: scaled(value, factor) for name, value in self.base.items()}
 
+    def build(self, knobs: Knobs) -> nn.Module:
+        """The model at these knobs, as its author builds it."""
+        return self._build({**self.fixed, **knobs})
+
     def shop(self, knobs: Knobs, forced: Forced = ()) -> Workshop:
         """The model at these knobs, built without its weights."""
         key = (repr(sorted(knobs.items())), forced)
         if key not in self._shops:
-            self._shops[key] = Workshop(lambda: self._build(knobs), forced)
+            try:
+                self._shops[key] = Workshop(lambda: self.build(knobs), forced)
+            except AutomupError:
+                raise
+            except Exception as error:
+                shown = ", ".join(f"{name}={value!r}" for name, value in knobs.items())
+                raise KnobError(
+                    f"The model cannot be built with {shown}: {describe(error)}.",
+                    where=place_of(error),
+                    fix="Choose another base, or scale other knobs.",
+                ) from error
         return self._shops[key]
 
     def trace(self, knobs: Knobs, number: int) -> Trace:
@@ -100,7 +117,16 @@ class Study:
         key = (repr(sorted(knobs.items())), str(variant), number)
         if key not in self._traces:
             shop = self.shop(knobs, variant.forced)
-            self._traces[key] = shop.run(variant, self.inputs(shop.built.model))
+            try:
+                self._traces[key] = shop.run(variant, self.inputs(shop.built.model))
+            except AutomupError:
+                raise
+            except Exception as error:
+                raise CaptureError(
+                    f"The model failed while it was traced ({variant}): {describe(error)}.",
+                    where=place_of(error),
+                    fix="Pass other example inputs.",
+                ) from error
         return self._traces[key]
 
     @cached_property
@@ -119,7 +145,7 @@ class Study:
     @cached_property
     def third(self) -> dict[str, Any]:
         """The width that verifies: three times the base, or the next legal multiple."""
-        return self.scaled_knobs(next_legal(self._build, self.base))
+        return self.scaled_knobs(next_legal(self.build, self.base))
 
     # --- comparisons ----------------------------------------------------------------------------
 
@@ -140,7 +166,7 @@ class Study:
         """The base against twice the base, where both models are changed after they are built."""
 
         def trace(knobs: Knobs, change: Callable[[nn.Module], None], variant: Variant) -> Trace:
-            shop = Workshop(lambda: self._build(knobs), variant.forced)
+            shop = Workshop(lambda: self.build(knobs), variant.forced)
             change(shop.built.model)
             return shop.run(variant, self.inputs(shop.built.model))
 
@@ -280,7 +306,7 @@ class Study:
     def weights(self) -> tuple[tuple[WeightFact, ...], ...]:
         """The weights at the three widths, their laws checked against real draws."""
         return tuple(
-            measured(lambda k=k: self._build(k), self.shop(k).built.weights)  # type: ignore[misc]
+            measured(lambda k=k: self.build(k), self.shop(k).built.weights)  # type: ignore[misc]
             for k in (self.base, self.wide, self.third)
         )
 
@@ -404,4 +430,17 @@ def _exact(factor: float) -> float:
     return 1.0 if abs(factor - 1.0) < 1e-9 else factor
 
 
+def study_source(
+    source: ModelSource,
+    base: Knobs,
+    fixed: Mapping[str, Any] | None = None,
+    inputs: InputMaker | None = None,
+) -> Study:
+    """A study of a model file: ``base`` are its width knobs, ``fixed`` its other fields."""
+    rest = dict(fixed or {})
+    return Study(source.build, base, inputs, source.name, fixed=rest)
 
+
+def converted_knobs(source: ModelSource) -> dict[str, Any]:
+    """The base that a converted file records; nothing for a file of the author's."""
+    return dict(getattr(source.module, "MUP_KNOBS", {}))

@@ -81,33 +81,41 @@ def synthesise(shop: Workshop, wide: Workshop | None = None) -> InputMaker:
         InputError: nothing that was tried runs.
     """
     model, tried = shop.built.model, list[str]()
-    last: Exception | None = None
+    first: Exception | None = None
     fallback: InputMaker | None = None
-    plans = _plans(model)
+    seen = _plans(model)
+    plans = [(names, _combinations(shop, wide, names)) for names in seen]
     while plans:
-        names = plans.pop(0)
-        for recipes in _combinations(shop, wide, names):
+        names, combinations = plans.pop(0)
+        for recipes in combinations:
             maker = _maker(names, recipes)
             error = _failure(shop, maker)
-            tried.append(", ".join(map(_spell, recipes, [model] * len(recipes))))
+            tried.append(", ".join(_spell(r, model) for r in recipes))
             if error is None and (wide is None or _failure(wide, maker) is None):
                 return maker
             if error is None:
                 fallback = fallback or maker
-            else:
-                last = error
-                more = [*names, *_asked_for(error, model, names)]
-                if more not in plans and len(more) > len(names) and len(tried) < _TRIES:
-                    plans.insert(0, more)
+                continue
+            first = first or error
+            more = [*names, *_asked_for(error, model, names)]
+            if more not in seen and len(seen) < 8:  # what it asks for first, the rest after
+                seen.append(more)
+                plans[:0] = [(more, _combinations(shop, wide, more)), (names, combinations)]
+                break
     if fallback is not None:
         return fallback
     raise InputError(
-        f"No example input makes {type(model).__name__}.forward{inspect.signature(model.forward)} "
-        f"run. Tried {'; '.join(dict.fromkeys(tried[:3]))}{' and more' * (len(tried) > 3)}; "
-        f"the last one raised {describe(last) if last else 'nothing'}.",
-        where=place_of(last) if last else "",
+        f"No example input makes {type(model).__name__}.forward({_signature(model)}) run. "
+        f"Tried {'; '.join(dict.fromkeys(tried[:3]))}{' and more' * (len(tried) > 3)}; "
+        f"the first raised {describe(first) if first else 'nothing'}.",
+        where=place_of(first) if first else "",
         fix="Pass --input 'idx:int64[2,16]<96', or inputs= in Python.",
-    ) from last
+    ) from first
+
+
+def _signature(model: nn.Module) -> str:
+    names = [n if p.default is p.empty else f"{n}=" for n, p in _parameters(model).items()]
+    return ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
 
 
 def _spell(recipe: _Recipe, model: nn.Module) -> str:
@@ -240,10 +248,12 @@ def _recipes(model: nn.Module, growing: set[int]) -> list[_Recipe]:
     owners = [(n, m) for n, m in model.named_modules() if any(True for _ in m.parameters(False))]
     tables = [(n, m) for n, m in owners if isinstance(m, nn.Embedding | nn.EmbeddingBag)]
     convs = [(n, m) for n, m in owners if isinstance(m, nn.modules.conv._ConvNd)]
-    found: list[_Recipe] = []
     lengths = [t for t in _LENGTHS if t not in growing] + _fixed_lengths(model, growing)
-    for name, module in [*owners[:8], *tables[:1], *convs[:1]]:
-        found += _for_module(name, module, lengths, _image_sizes(model))
+    images = _image_sizes(model)
+    chosen = dict([*owners[:8], *tables[:1], *convs[:1]])
+    each = [_for_module(name, module, lengths, images) for name, module in chosen.items()]
+    # the first idea of every module, then the second of every module, and so on
+    found = [r for ideas in itertools.zip_longest(*each) for r in ideas if r is not None]
     unique: dict[Any, _Recipe] = {}
     for r in found:
         key = (r.shape(model), None if r.below is None else _size(r.below, model))
@@ -271,7 +281,7 @@ def _for_module(
         if weight.dim() == 2 and not linear:  # a raw table, or a weight stored (in, out)
             yield from (_Recipe((BATCH, t), _axis(prefix + local, 0)) for t in lengths)
         axes = [1] if linear and weight.dim() == 2 else range(weight.dim())
-        for axis in axes:
+        for axis in (a for a in axes if weight.shape[a] > 1):
             yield from _features(weight.shape[axis], _axis(prefix + local, axis), lengths, images)
 
 

@@ -284,6 +284,7 @@ def _config_by_name(
     named = {
         c for c in classes if dataclasses.is_dataclass(c) or c.__name__.endswith(("Config", "Args"))
     }
+    named -= {inner.owner for c in named for inner in _Fields(c).nested.values()}
     matching = {c for c in named if c.__name__ == f"{getattr(owner, '__name__', '')}Config"}
     chosen = named if len(named) == 1 else matching
     return next(iter(chosen)) if len(chosen) == 1 else None

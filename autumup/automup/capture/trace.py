@@ -126,6 +126,15 @@ class Workshop:
         )
         return Build(model, weights, late)
 
+    def redrawn_by(self, method: str) -> set[str]:
+        """The names of the weights that calling a method of the model draws anew."""
+        before, self._recorder = self._recorder, InitRecorder()
+        model = self.built.model
+        with self._weightless(), self._recorder:
+            getattr(model, method)()
+        after, self._recorder = self._recorder, before
+        return {name for name, p in model.named_parameters() if after.law(p) != UNKNOWN}
+
     def run(self, variant: Variant, inputs: Inputs, *, record_lines: bool = False) -> Trace:
         """Run one forward pass and record it. The model's modes are left as they were found."""
         model = self.built.model
@@ -229,6 +238,3 @@ def _recording_lines(lines: set[tuple[str, int]]) -> Iterator[None]:
 @contextlib.contextmanager
 def _nothing() -> Iterator[None]:
     yield
-
-
-__all__ = ["UNKNOWN", "Build", "Inputs", "Trace", "Variant", "WeightFact", "Workshop"]

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from automup.rewrite.edit import edit_sites
 from automup.rewrite.factor import Edit, Factor
+from automup.rewrite.twins import Place, Unrun, find_unrun
 
-__all__ = ["Edit", "Factor", "edit_sites"]
+__all__ = ["Edit", "Factor", "Place", "Unrun", "edit_sites", "find_unrun"]

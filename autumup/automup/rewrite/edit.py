@@ -45,7 +45,7 @@ def edit_sites(
     edited = tree.module.visit(_Editor(tree, by_node, context))
     if context.uses_math and add_imports:
         edited = ensure_import(edited, "math")
-    return edited.code
+    return tree.text(edited)
 
 
 class Source:
@@ -63,6 +63,7 @@ class Source:
                 fix="Correct the file first.",
             ) from None
         self.module = wrapper.module
+        self._mark = source[: source.startswith("\ufeff")]  # which libcst drops
         self.positions: Mapping[cst.CSTNode, CodeRange] = wrapper.resolve(PositionProvider)
         self.parents: Mapping[cst.CSTNode, cst.CSTNode] = wrapper.resolve(ParentNodeProvider)
         self._by_span: dict[tuple[int, int, int, int], cst.CSTNode] = {}
@@ -75,6 +76,10 @@ class Source:
 
     def parent(self, node: cst.CSTNode) -> cst.CSTNode:
         return self.parents[node]
+
+    def text(self, module: cst.Module) -> str:
+        """The source of a tree that came from this one."""
+        return self._mark + module.code
 
     def line(self, node: cst.CSTNode) -> int:
         return self.positions[node].start.line

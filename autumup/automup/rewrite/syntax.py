@@ -144,13 +144,6 @@ def last_name(function: cst.BaseExpression) -> str:
     return function.value if isinstance(function, cst.Name) else ""
 
 
-def root_name(node: cst.BaseExpression) -> str:
-    """The name at the very start of a chain of attributes, calls and subscripts."""
-    while isinstance(node, (cst.Attribute, cst.Subscript, cst.Call)):
-        node = node.func if isinstance(node, cst.Call) else node.value
-    return node.value if isinstance(node, cst.Name) else ""
-
-
 def keyword(call: cst.Call, name: str) -> cst.Arg | None:
     """The call's argument given as ``name=``."""
     for arg in call.args:

@@ -1,0 +1,403 @@
+"""Which constructor fields are width: double each one, without weights, and look at what changes.
+
+Names decide nothing. A main width scales two axes of some weight (a hidden-to-hidden matrix); an
+inner width (a feed-forward size) scales one axis of weights whose other axis a main width scales.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from automup.capture.inputs import InputMaker, synthesise
+from automup.capture.load import REQUIRED, ModelSource, describe, place_of
+from automup.capture.trace import Trace, Variant, Workshop
+from automup.errors import AutomupError, KnobError
+
+Build = Callable[[Mapping[str, Any]], nn.Module]
+Axes = Mapping[tuple[str, int], float]
+"""(parameter, axis) -> by what it grew."""
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """The width knobs, and for every field what doubling it did."""
+
+    width: tuple[str, ...]
+    report: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """A model built at some values and run: its weights' shapes, its activations', its outputs'."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    activations: tuple[tuple[int, ...], ...] = ()
+    outputs: tuple[tuple[int, ...], ...] = ()
+    kernels: frozenset[str] = frozenset()
+    error: Exception | None = None
+    own_inputs: bool = False
+    """It did not run on the base's inputs, but does on inputs made for it."""
+
+    @property
+    def runs(self) -> bool:
+        return self.error is None
+
+    def grown(self, other: _Probe) -> dict[tuple[str, int], float]:
+        """The axes that another probe has larger or smaller, kernels left out."""
+        return {
+            (name, axis): new / old
+            for name, shape in self.shapes.items()
+            for axis, (old, new) in enumerate(zip(shape, other.shapes[name], strict=False))
+            if old != new and not (name in self.kernels and axis >= 2)
+        }
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """What doubling one field did."""
+
+    kind: str  # main, inner, or the reason why it is no width
+    axes: Axes
+    own_inputs: bool = False
+
+    @property
+    def is_width(self) -> bool:
+        return self.kind in ("main", "inner")
+
+
+def discover(
+    source: ModelSource, base: Mapping[str, Any], maker: InputMaker | None = None
+) -> Discovery:
+    """The width knobs of a model, by structure.
+
+    Args:
+        source: the model's class or function.
+        base: values that override the fields' defaults.
+        maker: makes example inputs; synthesised if left out.
+
+    Raises:
+        KnobError: no field looks like a width, or those that do cannot grow together.
+        InputError: no inputs were given and none can be found.
+    """
+    return _Search(source, base, maker).run()
+
+
+class _Search:
+    """One discovery: the base model, and every field doubled."""
+
+    def __init__(
+        self, source: ModelSource, base: Mapping[str, Any], maker: InputMaker | None
+    ) -> None:
+        self._source, self._given = source, dict(base)
+        known = {**source.constructor_fields(), **base}
+        self._fields = {n: v for n, v in known.items() if _scalable(v)}
+        shop = build_at(source.build, self._given, 1)
+        self._maker = maker or synthesise(shop)
+        self._inputs = self._maker(shop.built.model)
+        self._base = self._run(shop)
+        if self._base.error is not None:
+            raise KnobError(
+                f"{source.name} does not run on the example inputs: {describe(self._base.error)}.",
+                where=place_of(self._base.error),
+                fix="Pass --input NAME:DTYPE[SIZES].",
+            )
+
+    def run(self) -> Discovery:
+        found = {name: self._look(name) for name in self._fields}
+        if not any(f.kind == "main" for f in found.values()):
+            found |= self._pairs([n for n, f in found.items() if f.kind.startswith("fails")])
+        if any(f.kind == "main" and not f.own_inputs for f in found.values()):
+            found = {
+                n: replace(f, kind="data: the inputs' size") if f.own_inputs else f
+                for n, f in found.items()
+            }
+        if not any(f.kind == "main" for f in found.values()):
+            found |= self._promoted(found)
+        kept, factors = self._without_factors(found)
+        main = {a for n in kept if found[n].kind == "main" for a in found[n].axes}
+        found |= {n: self._check_inner(found[n], main) for n in kept}
+        kept = [n for n in kept if found[n].is_width]
+        kept = self._jointly(kept, found)
+        report = {n: self._report(n, f, kept, factors) for n, f in found.items()}
+        if not kept:
+            listing = "; ".join(f"{name} ({text})" for name, text in report.items())
+            raise KnobError(
+                f"No width knob found in {self._source.name}. "
+                f"Doubling its fields did this: {listing or 'it has no integer field'}.",
+                where=self._source.file,
+                fix="Pass --width NAME --base NAME=VALUE.",
+            )
+        return Discovery(tuple(kept), report)
+
+    # --- probes -------------------------------------------------------------------------------
+
+    def _run(self, shop: Workshop) -> _Probe:
+        shapes = {w.name: w.shape for w in shop.built.weights}
+        error: Exception | None = None
+        for inputs in (self._inputs, self._maker(shop.built.model)):
+            try:
+                trace = shop.run(Variant(), inputs)
+            except Exception as raised:
+                error = error or raised
+                continue
+            return _Probe(shapes, *_shapes_of(trace), None, error is not None)
+        return _Probe(shapes, error=error)
+
+    def _probe(self, factors: Mapping[str, int]) -> _Probe:
+        larger = {n: scaled(self._fields[n], k) for n, k in factors.items()}
+        try:
+            shop = Workshop(lambda: self._source.build({**self._given, **larger}))
+        except Exception as error:
+            return _Probe({}, error=error)
+        return self._run(shop)
+
+    def _look(self, *names: str) -> _Finding:
+        """What doubling does; tripling decides where a coincidence of sizes hides structure."""
+        probe = self._probe(dict.fromkeys(names, 2))
+        if not probe.shapes and probe.error is not None:
+            return _Finding(f"fails when doubled: {_said(probe)}", {})
+        if probe.shapes.keys() != self._base.shapes.keys():
+            probe = self._probe(dict.fromkeys(names, 3))
+        if probe.shapes.keys() != self._base.shapes.keys():
+            return _Finding("depth or a count: adds parameters", {})
+        axes = self._base.grown(probe)
+        return _Finding(self._kind(probe, axes), axes, probe.own_inputs)
+
+    def _kind(self, probe: _Probe, axes: Axes) -> str:
+        base = self._base
+        twice = _on_two_axes(axes)
+        if probe.shapes == base.shapes:
+            return "no weight changes" if probe.runs else f"fails when doubled: {_said(probe)}"
+        if (not probe.runs or probe.own_inputs) and not twice:
+            return "data: the inputs no longer fit"
+        if not probe.runs:
+            return f"fails when doubled: {_said(probe)}"
+        if probe.outputs != base.outputs and not twice:
+            return "data: the output's size"
+        if probe.activations == base.activations:
+            return "a table or a longest length: no activation changes"
+        if any(s[2:] != probe.shapes[n][2:] for n, s in base.shapes.items() if n in base.kernels):
+            return "a kernel size"
+        if min(axes.values()) < 1:
+            return "splits an axis, as a number of heads does"
+        if not twice and _stacks_only(base.shapes, axes):
+            return "a number of stacked experts or heads"
+        return "main" if twice else "inner"
+
+    # --- choices ------------------------------------------------------------------------------
+
+    def _pairs(self, names: Sequence[str]) -> dict[str, _Finding]:
+        """Fields that only grow together: d_model with heads of a fixed size, say."""
+        for pair in itertools.combinations(names, 2):
+            finding = self._look(*pair)
+            if finding.kind == "main":
+                return dict.fromkeys(pair, finding)
+        return {}
+
+    def _promoted(self, found: Mapping[str, _Finding]) -> dict[str, _Finding]:
+        """Without a square weight: the field that scales most, if others scale its partners."""
+        inner = {n: f for n, f in found.items() if f.kind == "inner"}
+        if len(inner) > 1 and not _on_two_axes({a for f in inner.values() for a in f.axes}):
+            return {}
+        best = sorted(inner, key=lambda n: -len(inner[n].axes))[:1]
+        return {n: replace(inner[n], kind="main") for n in best}
+
+    def _check_inner(self, finding: _Finding, main: set[tuple[str, int]]) -> _Finding:
+        """An inner width lies between axes of a main width, and is no bottleneck."""
+        if finding.kind != "inner":
+            return finding
+        shapes, partners = self._base.shapes, dict[tuple[str, int], int]()
+        for name, axis in finding.axes:
+            sizes = [shapes[name][a] for a in range(len(shapes[name])) if (name, a) in main]
+            if sizes:
+                partners[name, axis] = max(sizes)
+        problem = ""
+        if len({name for name, _ in finding.axes if len(shapes[name]) > 1}) < 2:
+            problem = "only one weight grows, as with a number of latents"
+        elif not partners:
+            problem = "between axes that do not grow"
+        elif len(set(finding.axes.values())) > 1:
+            problem = "a part of other sizes, as a state size"
+        elif not any(shapes[n][axis] >= partner for (n, axis), partner in partners.items()):
+            problem = "a bottleneck"
+        return replace(finding, kind=f"ambiguous: {problem}") if problem else finding
+
+    def _without_factors(self, found: Mapping[str, _Finding]) -> tuple[list[str], dict[str, str]]:
+        """Width knobs, most axes first, without those that multiply the axes of another."""
+        kept: list[str] = []
+        factors: dict[str, str] = {}
+        names = [n for n, f in found.items() if f.is_width]
+        for name in sorted(names, key=lambda n: (found[n].kind != "main", -len(found[n].axes))):
+            partners = [o for o in kept if found[o].axes.keys() & found[name].axes.keys()]
+            partners = [o for o in partners if found[o] is not found[name]]
+            shared = {a for o in partners for a in found[o].axes} & found[name].axes.keys()
+            both = self._probe(dict.fromkeys([name, *kept], 2)) if partners else self._base
+            same = both.shapes.keys() == self._base.shapes.keys()
+            axes = self._base.grown(both) if same else {}
+            if max((axes.get(a, 1) for a in shared), default=1) >= 4:
+                factors[name] = partners[0]
+            else:
+                kept.append(name)
+        return kept, factors
+
+    def _jointly(self, kept: list[str], found: Mapping[str, _Finding]) -> list[str]:
+        """The longest list of knobs that grows together; inner ones are given up first."""
+        last: Exception | None = None
+        for size in range(len(kept), 0, -1):
+            problem = self._misfit(kept[:size])
+            if problem is None:
+                return kept[:size]
+            last = problem
+            if found[kept[size - 1]].kind == "main":
+                break
+        if last is not None:
+            raise KnobError(
+                f"{', '.join(kept)} look like width, but do not grow together: {describe(last)}.",
+                where=place_of(last) or self._source.file,
+                fix="Choose with --width NAME, or other sizes with --base NAME=VALUE.",
+            ) from last
+        return []
+
+    def _misfit(self, names: Sequence[str]) -> Exception | None:
+        """Why these knobs cannot grow ×2, and ×3 or ×4, together; None if they can."""
+        problems: dict[int, Exception | None] = {}
+        for k in (2, 3, 4):
+            if k == 4 and problems[3] is None:
+                break
+            probe = self._probe(dict.fromkeys(names, k))
+            problems[k] = probe.error
+            if probe.runs:
+                axes = (
+                    self._base.grown(probe)
+                    if probe.shapes.keys() == self._base.shapes.keys()
+                    else {}
+                )
+                if not axes or min(axes.values()) < 1:
+                    problems[k] = ValueError(f"at ×{k} the weights' axes do not all grow")
+        return problems[2] or problems.get(4, problems[3])
+
+    def _report(
+        self, name: str, finding: _Finding, kept: Sequence[str], factors: Mapping[str, str]
+    ) -> str:
+        if name in factors:
+            return f"a factor of what {factors[name]} scales"
+        if not finding.is_width:
+            return finding.kind
+        weights = len({parameter for parameter, _ in finding.axes})
+        text = f"width: scales {weights} of {len(self._base.shapes)} weights"
+        return text if name in kept else f"ambiguous: {text}, but not together with the others"
+
+
+def _shapes_of(trace: Trace) -> tuple[Any, Any, frozenset[str]]:
+    """Shapes of what depends on the inputs, shapes of the outputs, convolution weights."""
+    live: set[Any] = set()
+    kernels: set[str] = set()
+    activations: list[tuple[int, ...]] = []
+    for node in trace.graph.nodes:
+        fact = node.meta.get("fact")
+        inputs = node.all_input_nodes
+        if node.op == "placeholder" or any(n in live for n in inputs):
+            live.add(node)
+            if fact is not None and fact.floating:
+                activations.append(fact.shape)
+        if node.op == "call_function" and node.target is torch.ops.aten.convolution.default:
+            kernels.update(n.meta["parameter"] for n in inputs[1:2] if n.meta.get("parameter"))
+    output = next(n for n in reversed(trace.graph.nodes) if n.op == "output")
+    shapes = tuple(n.meta["fact"].shape for n in output.all_input_nodes)
+    return tuple(activations), shapes, frozenset(kernels)
+
+
+def _on_two_axes(axes: Iterable[tuple[str, int]]) -> bool:
+    names = [name for name, _ in axes]
+    return len(names) > len(set(names))
+
+
+def _stacks_only(shapes: Mapping[str, tuple[int, ...]], axes: Axes) -> bool:
+    """True if only first axes grew, and those of stacked weights among them."""
+    stacked = [n for n, _ in axes if len(shapes[n]) >= 3]
+    return bool(stacked) and all(axis == 0 for _, axis in axes)
+
+
+def _said(probe: _Probe) -> str:
+    if isinstance(probe.error, AutomupError):
+        return probe.error.what.rstrip(".")
+    return describe(probe.error) if probe.error is not None else "nothing"
+
+
+# --- values at other widths ----------------------------------------------------------------------
+
+
+def _scalable(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return bool(value) and all(_scalable(v) for v in value)
+    return type(value) is int and value > 0
+
+
+def scaled(value: Any, factor: float) -> Any:
+    """A width knob's value, larger: of a list or tuple every number.
+
+    Raises:
+        KnobError: it is not a number, or an integer does not stay one.
+    """
+    if isinstance(value, tuple | list):
+        return type(value)(scaled(v, factor) for v in value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        shown = "has no value" if value is REQUIRED else f"is {value!r}, not a number"
+        raise KnobError(
+            f"A width knob {shown}, so it cannot be scaled.", fix="Pass --base NAME=VALUE."
+        )
+    larger = value * factor
+    if isinstance(value, int) and larger != int(larger):
+        raise KnobError(f"{value} × {factor:g} is not a whole number.", fix="Choose another base.")
+    return int(larger) if isinstance(value, int) else larger
+
+
+def build_at(build: Build, base: Mapping[str, Any], factor: int) -> Workshop:
+    """The model with its knobs at a multiple of the base, built without weights.
+
+    Raises:
+        KnobError: the constructor raised: a size that does not divide, for one.
+    """
+    values = {name: scaled(value, factor) for name, value in base.items()} if factor != 1 else base
+    try:
+        return Workshop(lambda: build(values))
+    except AutomupError as error:
+        if factor == 1 or not isinstance(error, KnobError):
+            raise
+        raise KnobError(
+            f"At {factor} × base: {error.what}", where=error.where, fix=_OTHER_BASE
+        ) from error
+    except Exception as error:
+        shown = ", ".join(f"{name}={value!r}" for name, value in values.items())
+        at = f"at {factor} × base ({shown})" if factor != 1 else f"at its base ({shown})"
+        raise KnobError(
+            f"The model cannot be built {at}: {describe(error)}.",
+            where=place_of(error),
+            fix=_OTHER_BASE,
+        ) from error
+
+
+_OTHER_BASE = "Choose another base, or other knobs, with --base NAME=VALUE and --width NAME."
+
+
+def next_legal(
+    build: Build, base: Mapping[str, Any], multiples: Sequence[int] = (3, 4, 5, 6, 8)
+) -> int:
+    """The first multiple of the knobs' base values at which the model can be built.
+
+    Raises:
+        KnobError: there is none; it says what the constructor raised at the last.
+    """
+    for multiple in multiples:
+        try:
+            build_at(build, base, multiple)
+            return multiple
+        except KnobError as error:
+            last = error
+    raise last

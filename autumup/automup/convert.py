@@ -1,0 +1,201 @@
+"""From a model file to a muP model file: edits from the analysis, checked on the file they make."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+from automup.analysis.placement import edit_for, frame_owner
+from automup.capture.load import ModelSource, load_text
+from automup.capture.trace import LATE_INITS, Workshop
+from automup.errors import AutomupError, RewriteError, UnresolvedError
+from automup.plan import Plan
+from automup.rewrite import Edit, convert_source, find_unrun
+from automup.study import Spot, Study, study_source
+
+CHECKABLE = 1 << 24  # parameters; a larger base model is not built for the bit-for-bit check
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """The converted file's text, and what the user should know about it."""
+
+    text: str
+    notes: tuple[str, ...]
+
+
+def convert(source: ModelSource, study: Study, *, strict: bool = True) -> Conversion:
+    """Rewrite a model file into muP.
+
+    Args:
+        source: the file, as loaded.
+        study: the study of its model.
+        strict: refuse when code that no trace ran might need a multiplier.
+
+    Raises:
+        UnresolvedError: if something mixes an infinite axis in an unknown way, or (strict) if
+            unexecuted code contracts activations.
+        RewriteError: if a multiplier has no place in the file, or the result fails its check.
+    """
+    refuse_unresolved(study)
+    plan = study.plan(study.wide)
+    edits = [*dict.fromkeys(edit for spot in study.exponents.spots for edit in _edits(source, study, spot))]
+    lines = frozenset(n for file, n in study.exploration.lines if file == source.file)
+    unrun = find_unrun(source.text, lines, edits)
+    if unrun.suspicious and strict:
+        raise UnresolvedError(
+            "No trace ran this code, and it may need a multiplier: "
+            + "; ".join(f"line {p.line}: {p.text} ({p.why})" for p in unrun.suspicious),
+            where=source.file,
+            fix="Pass an --input that reaches it, or --no-strict to leave it as it is.",
+        )
+    text = convert_source(
+        source.text,
+        filename=source.file,
+        root_class=source.name,
+        parameters=plan.parameters,
+        edits=[*edits, *unrun.twins],
+        init_functions=_init_functions(source, study, plan),
+    )
+    _check(source, study, text)
+    places = (*unrun.suspicious, *unrun.notes)
+    notes = tuple(f"not run by any trace: line {p.line}: {p.text} ({p.why})" for p in places)
+    return Conversion(text, (*plan.notes, *notes))
+
+
+def refuse_unresolved(study: Study) -> None:
+    """Raise what the analysis could not resolve."""
+    open_ends = study.exponents.unresolved
+    if open_ends:
+        raise UnresolvedError(
+            "; ".join(f"{u.reason} ({u.op})" for u in open_ends),
+            where=", ".join(dict.fromkeys(u.source for u in open_ends if u.source)),
+            fix="Write it with operations that automup knows, or hold that size fixed.",
+        )
+
+
+def _edits(source: ModelSource, study: Study, spot: Spot) -> Iterator[Edit]:
+    """The edit at a spot; all its modules must agree on it."""
+    model = study.shop(study.base).built.model
+    ops = {n: op for a in study.exponents.analyses for n, op in a.dataflow.ops.items()}
+    edits: dict[Edit, str] = {}
+    for correction in spot.corrections:
+        fact = correction.node.meta["fact"]
+        if spot.frame is None or spot.frame.file != source.file:
+            inside = next((f for f in fact.frames if f.file == source.file), None)
+            raise RewriteError(
+                f"The multiplier of this {correction.kind} belongs into code outside the file: "
+                f"{spot.span.file or 'no source'}, line {spot.span.line}.",
+                where=str(inside or ""),
+                fix="Write it in the file itself, or use automup.parametrize, which changes the "
+                "live model.",
+            )
+        owners = [frame_owner(model, path) for path in fact.owners]
+        edits.setdefault(edit_for(ops[correction.node], correction, 0, owners), fact.module)
+    if len({edit.factor.base for edit in edits}) > 1:
+        raise RewriteError(
+            "One line serves modules of different base sizes: " + ", ".join(edits.values()) + ".",
+            where=str(spot.frame),
+            fix="Give each its own code, or use automup.parametrize.",
+        )
+    yield from edits
+
+
+def _init_functions(source: ModelSource, study: Study, plan: Plan) -> list[str]:
+    """The methods of the root class at whose end the init factors belong.
+
+    A method that draws the weights anew, and may be called again after the constructor; the
+    constructor itself where it does not call that method.
+    """
+    cls = source.cls
+    if not isinstance(cls, type):
+        return []
+    methods = [m for m in LATE_INITS if m in vars(cls)]
+    scaled = {p.name for p in plan.parameters if p.init_mult != 1.0}
+    if not methods or not scaled:
+        return []
+    calls, drawn = _redraws(study, cls, methods[0])
+    name = f"{source.name}.{methods[0]}"
+    if not drawn & scaled:
+        return []
+    if scaled - drawn:
+        raise RewriteError(
+            f"{name} draws some weights anew but not {sorted(scaled - drawn)[0]}, so no one call "
+            "can rescale all of them exactly once.",
+            where=source.file,
+            fix=f"Draw all weights in {methods[0]}, or none.",
+        )
+    return [name] if calls else [name, f"{source.name}.__init__"]
+
+
+def _redraws(study: Study, cls: type, method: str) -> tuple[int, set[str]]:
+    """How often the constructor calls a method, and the weights that the method draws."""
+    original, calls = vars(cls)[method], [0]
+
+    def counted(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        calls[0] += 1
+        return original(self, *args, **kwargs)
+
+    setattr(cls, method, counted)
+    try:
+        shop = Workshop(lambda: study.build(study.base))
+        during = calls[0] - (1 if shop.built.late_init == method else 0)
+    finally:
+        setattr(cls, method, original)
+    return during, shop.redrawn_by(method)
+
+
+# --- the check ---------------------------------------------------------------------------------------
+
+
+def _check(source: ModelSource, study: Study, text: str) -> None:
+    """The converted file must be in muP, and at the base the author's model bit for bit."""
+    try:
+        module = load_text(text, source.file)
+        made = ModelSource(getattr(module, source.name), module, source.file, source.name, text)
+        converted = study_source(made, study.base, study.fixed, study.inputs)
+        left = converted.exponents
+        plan = converted.plan(converted.wide)
+    except AutomupError as error:
+        raise RewriteError(
+            f"The converted file does not stand up to its own check: {error}",
+            where=source.file,
+            fix="Please report this as a bug, with the model file.",
+        ) from error
+    wrong = [str(s.span) for s in left.spots] + [u.reason for u in left.unresolved]
+    wrong += [f"init of {p.name}" for p in plan.parameters if p.init_mult != 1.0]
+    wrong += _differences(study, converted)
+    if wrong:
+        raise RewriteError(
+            f"The converted file is not in muP: {'; '.join(wrong)}.",
+            where=source.file,
+            fix="Please report this as a bug, with the model file.",
+        )
+
+
+def _differences(study: Study, converted: Study) -> list[str]:
+    """Where the converted model differs from the author's at the base, on real tensors."""
+    if sum(p.numel() for p in study.shop(study.base).built.model.parameters()) > CHECKABLE:
+        return []
+    before, after = (_run_at_base(s) for s in (study, converted))
+    same = len(before) == len(after) and all(
+        a.shape == b.shape and a.dtype == b.dtype and torch.equal(a.nan_to_num(), b.nan_to_num())
+        for a, b in zip(before, after, strict=True)
+    )
+    return [] if same else ["at the base its weights or outputs differ from the author's"]
+
+
+def _run_at_base(study: Study) -> list[torch.Tensor]:
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        model = study.build(study.base).eval()
+        inputs = study.inputs(model)
+        outputs = model(*inputs.args, **inputs.kwargs)
+        tensors = [x for x in tree_leaves(outputs) if isinstance(x, torch.Tensor)]
+        return [p.detach() for p in model.state_dict().values()] + tensors
+

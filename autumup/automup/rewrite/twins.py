@@ -1,0 +1,241 @@
+"""Code that no trace ran: twins of edited expressions, and what else would need a look.
+
+A multiplier in one branch and not in its twin is a silent error. A twin gets the same edit only
+where that is certain: in the same class, the same submodule called, the same weight contracted,
+attention again, or the same arithmetic; and with a size that its own names express. Everything
+else that could need a multiplier is reported by its line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import libcst as cst
+
+from automup.plan import Span
+from automup.rewrite.alike import Twin, match_twin
+from automup.rewrite.edit import Source
+from automup.rewrite.factor import Edit
+from automup.rewrite.forms import SDPA
+from automup.rewrite.imports import Imports, read_imports
+from automup.rewrite.statements import Function, Outline, Statement, outline
+from automup.rewrite.syntax import code, dotted, last_name
+
+_CONTRACTIONS = frozenset(
+    {"matmul", "mm", "bmm", "mv", "einsum", "tensordot", "baddbmm", "addmm", "addbmm", SDPA}
+)
+_FUNCTIONS = frozenset({"linear", "bilinear", "conv1d", "conv2d", "conv3d"})
+
+
+@dataclass(frozen=True)
+class Place:
+    """A statement that was never executed, and why it matters."""
+
+    line: int
+    text: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Unrun:
+    """What :func:`find_unrun` found.
+
+    ``twins``: edits for unexecuted expressions that are the same as an edited one.
+    ``suspicious``: unexecuted statements that contract activations and got no edit.
+    ``notes``: unexecuted statements that multiply, divide or call a submodule.
+    """
+
+    twins: tuple[Edit, ...]
+    suspicious: tuple[Place, ...]
+    notes: tuple[Place, ...]
+
+
+def find_unrun(source: str, executed_lines: frozenset[int], edits: Sequence[Edit]) -> Unrun:
+    """Judge every statement of a file's functions that no trace executed.
+
+    Classes of which nothing ran belong to other models; constructors hold no activations. Both
+    are left out.
+
+    Raises:
+        RewriteError: if the source does not parse or a span is not in it.
+    """
+    filename = edits[0].span.file if edits else "source"
+    tree = Source(source, filename)
+    search = _Search(tree, outline(tree), read_imports(tree.module), executed_lines, tuple(edits))
+    twins: list[Edit] = []
+    suspicious: list[Place] = []
+    notes: list[Place] = []
+    for function, statement in search.unexecuted():
+        found = [*search.twins(function, statement)]
+        twins += [twin for twin in found if isinstance(twin, Edit)]
+        if found and all(isinstance(twin, Edit) for twin in found):
+            continue
+        reasons = [twin for twin in found if isinstance(twin, str)]
+        grave = reasons[0] if reasons else search.contraction(function, statement)
+        mild = "" if grave else search.note(function, statement)
+        if grave or mild:
+            text = source.splitlines()[statement.first - 1].strip()
+            (suspicious if grave else notes).append(Place(statement.first, text, grave or mild))
+    return Unrun(tuple(dict.fromkeys(twins)), tuple(suspicious), tuple(notes))
+
+
+@dataclass(frozen=True)
+class _Search:
+    tree: Source
+    outline: Outline
+    imports: Imports
+    executed: frozenset[int]
+    edits: tuple[Edit, ...]
+
+    def unexecuted(self) -> Iterator[tuple[Function, Statement]]:
+        """The statements to judge, in the order of the file."""
+        for function in self._candidates():
+            if function.name == "__init__":
+                continue
+            for statement in function.statements:
+                if not statement.ran(self.executed):
+                    yield function, statement
+
+    def _candidates(self) -> list[Function]:
+        """Functions of executed classes, executed functions, and functions that those name."""
+        classes = self.outline.executed_classes(self.executed)
+        functions = self.outline.functions
+        chosen = [f for f in functions if f.owner in classes or f.ran(self.executed)]
+        known = {f.name: f for f in functions if not f.owner}
+        for function in chosen:  # grows while it is read
+            for name in _names(function.node):
+                if name in known and known[name] not in chosen:
+                    chosen.append(known[name])
+        return sorted(chosen, key=lambda f: f.first)
+
+    def twins(self, function: Function, statement: Statement) -> Iterator[Edit | str]:
+        """Edits for the twins in a statement; a text where one has no size of its own."""
+        spans = {edit.span for edit in self.edits}
+        for edit in self.edits:
+            site = self.tree.find(edit.span)
+            if not self._related(function, edit.span.line):
+                continue
+            for node in _expressions(statement):
+                span = self._span(node, edit.span.file)
+                if span in spans:
+                    continue
+                twin = match_twin(site, node, edit, self.imports)
+                if isinstance(twin, Twin):
+                    factor = dataclasses.replace(edit.factor, size=twin.size)
+                    yield dataclasses.replace(
+                        edit, span=span, factor=factor, tensor_names=twin.tensor_names
+                    )
+                elif twin:
+                    yield f"{twin} at line {edit.span.line}"
+
+    def _related(self, function: Function, line: int) -> bool:
+        """Whether the function and the one around a line share a class, or are the same."""
+        around = [f for f in self.outline.functions if f.first <= line <= f.last]
+        if not around:
+            return False
+        inner = max(around, key=lambda f: f.first)
+        if inner is function:
+            return True
+        return bool(inner.owner) and function.owner in self.outline.family(inner.owner)
+
+    def _span(self, node: cst.CSTNode, file: str) -> Span:
+        at = self.tree.positions[node]
+        return Span(file, at.start.line, at.start.column, at.end.line, at.end.column)
+
+    def contraction(self, function: Function, statement: Statement) -> str:
+        """Why a statement contracts activations or uses a weight, or ""."""
+        for node in _expressions(statement):
+            if _is_matmul(node):
+                return "contracts with @"
+            if not isinstance(node, cst.Call):
+                continue
+            name = last_name(node.func)
+            plain = isinstance(node.func, cst.Name) or bool(self.imports.origin(node.func))
+            if name in _CONTRACTIONS or (name in _FUNCTIONS and plain):
+                return f"contracts with {name}"
+            if name == "softmax" and not self._drives(function):
+                return "takes a softmax"
+        return ""
+
+    def _drives(self, function: Function) -> bool:
+        """Whether a function that never ran calls the whole model: it is around it, not in it."""
+        return not function.ran(self.executed) and any(
+            dotted(node.func) == "self"
+            for statement in function.statements
+            for node in _expressions(statement)
+            if isinstance(node, cst.Call)
+        )
+
+    def note(self, function: Function, statement: Statement) -> str:
+        """Why a statement may touch activations, or ""."""
+        called = self._submodule(function, statement)
+        if called:
+            return f"calls {called}"
+        if not any(_is_product(node) for node in _expressions(statement)):
+            return ""
+        active = function.ran(self.executed) or any(
+            self._submodule(function, s) or self.contraction(function, s)
+            for s in function.statements
+        )
+        return "multiplies or divides" if active else ""
+
+    def _submodule(self, function: Function, statement: Statement) -> str:
+        """What ``self.something(...)`` a statement calls that is not a method of the class."""
+        methods = self.outline.methods(function.owner) | _MODULE_METHODS
+        for node in _expressions(statement):
+            if isinstance(node, cst.Call):
+                attribute = _attribute_of_self(node.func)
+                if attribute and attribute not in methods:
+                    return code(node.func)
+        return ""
+
+
+_MODULE_METHODS = frozenset(
+    {"parameters", "named_parameters", "modules", "named_modules", "children", "named_children"}
+    | {"state_dict", "load_state_dict", "eval", "train", "to", "apply", "register_buffer"}
+    | {"buffers", "named_buffers", "requires_grad_", "half", "float", "cuda", "cpu", "add_module"}
+)
+
+
+def _is_matmul(node: cst.CSTNode) -> bool:
+    operator = node.operator if isinstance(node, (cst.BinaryOperation, cst.AugAssign)) else None
+    return isinstance(operator, (cst.MatrixMultiply, cst.MatrixMultiplyAssign))
+
+
+def _attribute_of_self(function: cst.BaseExpression) -> str:
+    """``heads`` of ``self.heads[0]``, ``transformer`` of ``self.transformer.wte``, else ""."""
+    attribute = ""
+    while isinstance(function, (cst.Attribute, cst.Subscript)):
+        attribute = function.attr.value if isinstance(function, cst.Attribute) else attribute
+        function = function.value
+    return attribute if isinstance(function, cst.Name) and function.value == "self" else ""
+
+
+def _is_product(node: cst.CSTNode) -> bool:
+    if isinstance(node, cst.Call):
+        return last_name(node.func) in {"mul", "mul_", "div", "div_", "addcmul", "baddbmm"}
+    if isinstance(node, cst.BinaryOperation):
+        numbers = all(isinstance(side, cst.BaseNumber) for side in (node.left, node.right))
+        return isinstance(node.operator, (cst.Multiply, cst.Divide)) and not numbers
+    return isinstance(node, cst.AugAssign) and isinstance(
+        node.operator, (cst.MultiplyAssign, cst.DivideAssign)
+    )
+
+
+def _expressions(statement: Statement) -> Iterator[cst.CSTNode]:
+    """Every expression of a statement, outer ones first, and the statement's own operation."""
+    for node in statement.nodes:
+        yield from _walk(node)
+
+
+def _walk(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
+    if isinstance(node, (cst.BaseExpression, cst.AugAssign)):
+        yield node
+    for child in node.children:
+        yield from _walk(child)
+
+
+def _names(node: cst.CSTNode) -> frozenset[str]:
+    return frozenset(n.value for n in _walk(node) if isinstance(n, cst.Name))

@@ -1,0 +1,163 @@
+"""Width is told from depth, data, heads and bottlenecks by what doubling changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from automup.capture.knobs import discover, next_legal, scaled
+from automup.capture.load import load_model
+from automup.errors import KnobError
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+MODELS = """
+import torch
+from torch import nn
+
+class Two(nn.Module):
+    def __init__(self, a=7, b=32, c=3):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(a, b), nn.Linear(b, c)
+    def forward(self, x):
+        return self.fc2(self.fc1(x).relu())
+
+class Code(nn.Module):
+    def __init__(self, a=7, b=32, z=4):
+        super().__init__()
+        sizes = [a, b, b, z, b, a]
+        self.layers = nn.ModuleList(map(nn.Linear, sizes, sizes[1:]))
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+class Stack(nn.Module):
+    def __init__(self, sizes=(32, 64), n=5, k=3):
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(n, 8))
+        sizes = [8, *sizes, k]
+        self.layers = nn.ModuleList(map(nn.Linear, sizes, sizes[1:]))
+    def forward(self, i):
+        x = self.table[i]
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+class Heads(nn.Module):
+    def __init__(self, d=64, h=4, e=16, r=2, v=50, t=16):
+        super().__init__()
+        assert d == h * e, "d is h * e"
+        self.h = h
+        self.tok, self.pos = nn.Embedding(v, d), nn.Embedding(t, d)
+        self.up, self.down = nn.Linear(d, r * d), nn.Linear(r * d, d)
+        self.out = nn.Linear(d, v)
+    def forward(self, i):
+        x = self.tok(i) + self.pos(torch.arange(i.shape[1]))
+        return self.out(x + self.down(self.up(x).unflatten(-1, (self.h, -1)).flatten(-2)))
+
+class Experts(nn.Module):
+    def __init__(self, d=16, f=24, n=3, v=50):
+        super().__init__()
+        self.tok, self.gate = nn.Embedding(v, d), nn.Linear(d, n)
+        self.w1 = nn.Parameter(torch.zeros(n, d, f))
+        self.w2 = nn.Parameter(torch.zeros(n, f, d))
+        self.mix, self.out = nn.Linear(d, d), nn.Linear(d, v)
+    def forward(self, i):
+        x = self.mix(self.tok(i))
+        h = torch.einsum("btd,ndf->btnf", x, self.w1)
+        y = torch.einsum("btnf,nfd,btn->btd", h, self.w2, self.gate(x))
+        return self.out(y)
+
+class Dead(nn.Module):
+    def __init__(self, k=3):
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(5))
+    def forward(self, x):
+        return x * self.gain
+"""
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = tmp_path_factory.mktemp("models") / "knob_models.py"
+    path.write_text(MODELS)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "said"),
+    [
+        ("Two", {"b"}, {"a": "data", "c": "data"}),
+        ("Code", {"b"}, {"a": "data", "z": "bottleneck"}),
+        ("Stack", {"sizes"}, {"n": "no activation changes", "k": "data"}),
+        ("Heads", {"d", "h"}, {"r": "a factor of", "e": "fails", "v": "data", "t": "table"}),
+        ("Experts", {"d", "f"}, {"n": "stacked experts", "v": "data"}),
+    ],
+)
+def test_discovery(file: Path, name: str, width: set[str], said: dict[str, str]) -> None:
+    found = discover(load_model(f"{file}:{name}"), {})
+    assert set(found.width) == width
+    assert all(said[n] in found.report[n] for n in said), found.report
+
+
+@pytest.mark.parametrize(
+    ("example", "base", "width"),
+    [
+        ("mlp", {}, ("width",)),
+        ("resnet", {}, ("width",)),
+        ("gpt", {"n_layer": 1}, ("n_embd",)),
+        ("einsum_net", {"n_layers": 1}, ("d_model",)),
+        ("llama", {"n_layers": 1}, ("dim",)),
+        (
+            "llama",
+            {"n_layers": 1, "head_dim": 32, "hidden_dim": 344},
+            ("dim", "head_dim", "hidden_dim"),
+        ),
+    ],
+)
+def test_discovery_of_examples(example: str, base: dict[str, Any], width: tuple[str, ...]) -> None:
+    assert discover(load_model(str(EXAMPLES / f"{example}.py")), base).width == width
+
+
+def test_no_knob(file: Path) -> None:
+    with pytest.raises(KnobError, match=r"No width knob.*k \(no weight changes\).*--width NAME"):
+        discover(load_model(f"{file}:Dead"), {})
+
+
+def test_scaled() -> None:
+    assert scaled(64, 3) == 64 * 3
+    assert scaled((8, [16, 24]), 2) == (16, [32, 48])
+    assert scaled(0.5, 2) == 1.0
+    for wrong in (True, None, "64"):
+        with pytest.raises(KnobError, match="cannot be scaled"):
+            scaled(wrong, 2)
+    with pytest.raises(KnobError, match="whole number"):
+        scaled(3, 0.5)
+
+
+def divisible_by(n: int) -> Callable[[Mapping[str, Any]], nn.Module]:
+    def build(values: Mapping[str, Any]) -> nn.Module:
+        if values["d"] % n:
+            raise ValueError(f"d must be divisible by {n}")
+        return nn.Linear(values["d"], values["d"])
+
+    return build
+
+
+def test_the_next_legal_width() -> None:
+    assert next_legal(divisible_by(8), {"d": 8}) == 3
+    assert next_legal(divisible_by(32), {"d": 8}) == 4
+    with pytest.raises(KnobError, match=r"d must be divisible by 100.*test_knobs.py:.*base"):
+        next_legal(divisible_by(100), {"d": 8})
+
+
+def test_nothing_is_allocated(file: Path) -> None:
+    source = load_model(f"{file}:Two")
+    assert discover(source, {"b": 10**9}).width == ("b",)
+    assert torch.get_default_dtype() is torch.float32
