@@ -10,10 +10,10 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 
-def weight(*shape: int, fan_in: int) -> nn.Parameter:
-    """A normal weight whose outputs start with unit variance."""
+def weight(*shape: int, std: float) -> nn.Parameter:
+    """A weight drawn from a normal distribution."""
     w = nn.Parameter(torch.empty(*shape))
-    nn.init.normal_(w, std=fan_in**-0.5)
+    nn.init.normal_(w, std=std)
     return w
 
 
@@ -24,10 +24,10 @@ class EinsumAttention(nn.Module):
         super().__init__()
         head_dim = d_model // n_heads
         self.scale = head_dim**-0.5
-        self.w_q = weight(d_model, n_heads, head_dim, fan_in=d_model)
-        self.w_k = weight(d_model, n_heads, head_dim, fan_in=d_model)
-        self.w_v = weight(d_model, n_heads, head_dim, fan_in=d_model)
-        self.w_o = weight(n_heads, head_dim, d_model, fan_in=d_model)  # sums over h and k
+        self.w_q = weight(d_model, n_heads, head_dim, std=d_model**-0.5)
+        self.w_k = weight(d_model, n_heads, head_dim, std=d_model**-0.5)
+        self.w_v = weight(d_model, n_heads, head_dim, std=d_model**-0.5)
+        self.w_o = weight(n_heads, head_dim, d_model, std=d_model**-0.5)  # sums over h and k
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         q = torch.einsum("btd,dhk->bthk", x, self.w_q)
@@ -49,8 +49,8 @@ class EinsumMLP(nn.Module):
 
     def __init__(self, d_model: int, d_ff: int):
         super().__init__()
-        self.w_in = weight(d_model, d_ff, fan_in=d_model)
-        self.w_out = weight(d_ff, d_model, fan_in=d_ff)
+        self.w_in = weight(d_model, d_ff, std=d_model**-0.5)
+        self.w_out = weight(d_ff, d_model, std=d_ff**-0.5)
         self.b_in = nn.Parameter(torch.zeros(d_ff))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -91,13 +91,13 @@ class EinsumNet(nn.Module):
         max_len: int = 64,
     ):
         super().__init__()
-        # a lookup reads one row: its fan_in is 1
-        self.embed = weight(vocab_size, d_model, fan_in=1)
-        self.pos = weight(max_len, d_model, fan_in=1)
+        # embeddings and readout start small, as in GPT-2
+        self.embed = weight(vocab_size, d_model, std=0.02)
+        self.pos = weight(max_len, d_model, std=0.02)
         self.blocks = nn.ModuleList(
             EinsumBlock(d_model, n_heads, 4 * d_model) for _ in range(n_layers)
         )
-        self.unembed = weight(d_model, vocab_size, fan_in=d_model)
+        self.unembed = weight(d_model, vocab_size, std=0.02)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         x = self.embed[tokens] + self.pos[: tokens.shape[1]]

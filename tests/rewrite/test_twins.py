@@ -188,14 +188,18 @@ def test_statements_that_never_count() -> None:
 
 
 def test_headers_of_compound_statements() -> None:
-    source = method(
-        "if x:\n    while (q @ k).any():  # unrun\n        with f(q @ k):  # unrun\n"
-        "            for i in q @ v:  # unrun\n                try:\n"
-        "                    y = [i @ i]  # unrun\n"
-        "                except E: z = q @ q  # unrun\n"
-        "    elif q @ x:  # unrun\n        pass\n    match q @ w:  # unrun\n"
-        "        case 1: y = w @ w  # unrun"
-    ).replace("\n            elif", "\n        elif").replace("\n            match", "\n        match")
+    source = (
+        method(
+            "if x:\n    while (q @ k).any():  # unrun\n        with f(q @ k):  # unrun\n"
+            "            for i in q @ v:  # unrun\n                try:\n"
+            "                    y = [i @ i]  # unrun\n"
+            "                except E: z = q @ q  # unrun\n"
+            "    elif q @ x:  # unrun\n        pass\n    match q @ w:  # unrun\n"
+            "        case 1: y = w @ w  # unrun"
+        )
+        .replace("\n            elif", "\n        elif")
+        .replace("\n            match", "\n        match")
+    )
     assert len(unrun(source).suspicious) == 8
 
 

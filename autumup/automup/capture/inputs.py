@@ -182,7 +182,8 @@ def _combinations(
     }
     own = [r for r in _recipes(model, growing) if _makes(r, model)]
     later = [r for r in _side_recipes(growing) if _makes(r, model)]
-    choices = [own if i == 0 else own + later for i in range(len(names))]
+    mixed = [r for pair in itertools.zip_longest(own, later) for r in pair if r is not None]
+    choices = [own, *[mixed] * (len(names) - 1)]
     ranked = itertools.product(*(list(enumerate(c)) for c in choices))
     limited = itertools.islice(ranked, 20000)
 

@@ -178,7 +178,8 @@ class _Search:
             return "data: the inputs no longer fit"
         if not probe.runs:
             return f"fails when doubled: {_said(probe)}"
-        if probe.outputs != base.outputs and not twice:
+        # only the first output: others may be hidden states, as wide as the model
+        if probe.outputs[:1] != base.outputs[:1] and not twice:
             return "data: the output's size"
         if probe.activations == base.activations:
             return "a table or a longest length: no activation changes"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from automup.rewrite.edit import edit_sites
 from automup.rewrite.factor import Edit, Factor
+from automup.rewrite.generate import convert_source
 from automup.rewrite.twins import Place, Unrun, find_unrun
 
-__all__ = ["Edit", "Factor", "Place", "Unrun", "edit_sites", "find_unrun"]
+__all__ = ["Edit", "Factor", "Place", "Unrun", "convert_source", "edit_sites", "find_unrun"]

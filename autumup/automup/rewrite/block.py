@@ -1,0 +1,175 @@
+"""The code at the end of a converted file: plain torch that computes muP from MUP_BASE."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from automup.rewrite.table import Row, table_code
+
+NAMES = ("MUP_BASE", "mup_init_", "mup_param_groups", "mup_optimizer", "_mup_row", "_mup_ratios")
+
+_HEADER = """\
+# ----------------------------------------------------------------------------------------
+# Maximal update parametrization (muP, arXiv:2203.03466), written by automup.
+#
+# MUP_BASE has a row for every parameter: the dimensions of its shape that grow with width
+# and their sizes at the base, where muP is the standard parametrization. A * in a name
+# stands for any layer's number; {} means that nothing grows.
+#   fan_in   {dimension: base size} that one output sums over
+#   fan_out  {dimension: base size} that one input feeds
+#   init     how the constructor's own std changes with width already: a list of
+#            (exponent, dimensions, base size) for (sum of their sizes / base size) **
+#            exponent; a fourth entry names the parameter whose dimensions they are.
+#            None leaves the init alone.
+"""
+
+_LOOKUP = '''\
+def _mup_row(name):
+    """The row of MUP_BASE for a parameter, also inside DDP or torch.compile."""
+    path = name.split(".")
+    paths = [path]
+    for wrapper in ("_orig_mod", "_checkpoint_wrapped_module", "module"):
+        while wrapper in path:
+            at = path.index(wrapper)
+            path = path[:at] + path[at + 1 :]
+            paths.append(path)
+    for path in paths:
+        for pattern, row in MUP_BASE.items():
+            parts = pattern.split(".")
+            if len(parts) == len(path) and all(
+                a == b or (a == "*" and b.isdigit()) for a, b in zip(parts, path)
+            ):
+                return row
+    raise KeyError(
+        f"MUP_BASE has no row for {name}. Pass the model itself, not a part of it; if an "
+        "option of the model adds this parameter, convert the original file with it on."
+    )
+
+
+def _mup_ratios(row, shape):
+    """How many times the base's fan_in and fan_out a parameter of this shape has."""
+    return [
+        math.prod(shape[d] for d in dims) / math.prod(dims.values())
+        for dims in (row.get("fan_in", {}), row.get("fan_out", {}))
+    ]
+'''
+
+_INIT = '''\
+@torch.no_grad()
+def mup_init_(model):
+    """Rescale freshly drawn weights, in place, so that their std follows muP."""
+    shapes = {n: p.shape for n, p in model.named_parameters(remove_duplicate=False)}
+    for name, p in model.named_parameters():
+        row = _mup_row(name)
+        laws = row.get("init", [])
+        if laws is None:
+            continue
+        drawn = 1.0  # the constructor's own std, relative to the base
+        for exponent, dims, base, *of in laws:
+            shape = p.shape
+            for pattern in of:
+                for number in filter(str.isdigit, name.split(".")):
+                    pattern = pattern.replace("*", number, 1)
+                shape = shapes[pattern]
+            drawn *= (sum(shape[d] for d in dims) / base) ** exponent
+        r_in, r_out = _mup_ratios(row, p.shape)
+        factor = r_in**-0.5 * min(1.0, math.sqrt(r_out / r_in)) / drawn
+        if factor != 1.0:
+            p.mul_(factor)
+'''
+
+_GROUPS = '''\
+def mup_param_groups(
+    model, lr, weight_decay=0.0, eps=1e-8, params=None, family="adam", **settings
+):
+    """Parameter groups in muP for a torch optimizer; each carries its ``lr_mult`` too.
+
+    ``lr``, ``weight_decay`` and ``eps`` are the values at the base. ``params`` may be some
+    of the model's parameters, or groups of them whose own settings are kept and scaled.
+    ``family`` is "adam" (Adam, AdamW) or "sgd". lr * weight_decay is the same at any width.
+    A schedule must multiply each group's lr, or set it to ``lr * group["lr_mult"]``.
+    """
+    if family not in ("adam", "sgd"):
+        raise ValueError(f'family must be "adam" or "sgd", not {family!r}')
+    names = {id(p): name for name, p in model.named_parameters()}
+    params = [params] if isinstance(params, torch.Tensor) else params
+    params = list(model.parameters() if params is None else params)
+    if not params or not isinstance(params[0], dict):
+        params = [{"params": params}]
+    groups, seen = {}, set()
+    for index, own in enumerate(params):
+        if "lr_mult" in own:
+            raise ValueError("params holds groups that are in muP already")
+        own = {"lr": lr, "weight_decay": weight_decay, **settings, **own}
+        if family == "adam" and eps is not None:
+            own.setdefault("eps", eps)
+        members = own.pop("params")
+        for p in [members] if isinstance(members, torch.Tensor) else members:
+            p = p[1] if isinstance(p, tuple) else p  # (name, parameter)
+            if id(p) not in names:
+                raise ValueError(f"params has a tensor {tuple(p.shape)} not in the model")
+            if id(p) in seen:
+                continue
+            seen.add(id(p))
+            r_in, r_out = _mup_ratios(_mup_row(names[id(p)]), p.shape)
+            lr_mult = 1.0 / r_in if family == "adam" else r_out / r_in
+            eps_mult = 1.0 / r_out if family == "adam" and "eps" in own else 1.0
+            key = (index, lr_mult, eps_mult)
+            if key not in groups:
+                # products, so that a tensor lr is neither changed nor shared
+                group = groups[key] = {"params": [], **own, "lr_mult": lr_mult}
+                group["lr"] = own["lr"] * lr_mult
+                group["weight_decay"] = own["weight_decay"] * (1.0 / lr_mult)
+                if eps_mult != 1.0:
+                    group["eps"] = own["eps"] * eps_mult
+            groups[key]["params"].append(p)
+    return list(groups.values())
+
+
+def mup_optimizer(
+    model, lr, weight_decay=None, optimizer=torch.optim.AdamW, params=None, **settings
+):
+    """The optimizer of a model in muP; what is not given has the optimizer's own default.
+
+    ``optimizer`` is torch.optim.SGD, Adam, AdamW or a subclass; ``lr`` is the base's.
+    """
+    if issubclass(optimizer, torch.optim.SGD):
+        family = "sgd"
+    elif issubclass(optimizer, (torch.optim.Adam, torch.optim.AdamW)):
+        family = "adam"
+    else:
+        raise TypeError(f"muP is written here for SGD, Adam and AdamW, not {optimizer}")
+    if weight_decay is not None:
+        settings["weight_decay"] = weight_decay
+    plain = optimizer(model.parameters(), lr=lr, **settings).defaults
+    groups = mup_param_groups(
+        model, lr, plain["weight_decay"], plain.get("eps"), params, family
+    )
+    return optimizer(groups, lr=lr, **settings)
+'''
+
+
+def block_code(
+    rows: Mapping[str, Row], *, init: bool, modules: Mapping[str, str], indent: str, newline: str
+) -> str:
+    """The block's source, in the file's indentation and line endings.
+
+    Args:
+        rows: the table.
+        init: whether anything calls ``mup_init_``.
+        modules: what the file calls ``torch`` and ``math``.
+        indent: one level of indentation.
+        newline: the line ending.
+    """
+    parts = [_HEADER + table_code(rows) + "\n", _LOOKUP, *([_INIT] if init else []), _GROUPS]
+    text = "\n\n".join(parts)
+    for module, local in modules.items():
+        if local != module:
+            text = re.sub(rf"(?<![\w.]){module}\.(?=\w+[(.,)])", f"{local}.", text)
+    lines = []
+    for line in text.split("\n"):
+        bare = line.lstrip(" ")
+        depth = len(line) - len(bare)
+        lines.append(indent * (depth // 4) + " " * (depth % 4) + bare)
+    return newline.join(lines)

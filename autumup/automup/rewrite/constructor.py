@@ -1,0 +1,203 @@
+"""One call that rescales the init: at the end of the root class's constructor or init method."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Sequence
+
+import libcst as cst
+from libcst import matchers as m
+
+from automup.errors import RewriteError
+from automup.rewrite.syntax import code, dotted, last_name
+
+CALL = "mup_init_"
+
+
+def add_init_call(
+    module: cst.Module,
+    root: cst.ClassDef,
+    init_functions: Sequence[str],
+    file: str,
+) -> cst.Module:
+    """The module with ``mup_init_(self)`` where the root class's weights have all been drawn.
+
+    That is the end of the constructor; if a method of the class draws the weights (again) and may
+    be called later, it is the end of the outermost such method, and there alone, so that however
+    often it is called each draw is rescaled once. A method counts if it can be called without
+    arguments, which ``_init_weights(self, module)``, called for each submodule, cannot.
+
+    Raises:
+        RewriteError: if there is no constructor, or no one place comes after every draw.
+    """
+    methods = {n.name.value: n for n in root.body.body if isinstance(n, cst.FunctionDef)}
+    constructor = methods.get("__init__")
+    chosen = _outermost(root, methods, init_functions, file)
+    if chosen is None and constructor is None:
+        raise RewriteError(
+            f"{root.name.value} has no constructor of its own, so its init cannot be rescaled.",
+            where=file,
+            fix="Give it an __init__ that calls super().__init__(...).",
+        )
+    if chosen is not None and constructor is not None:
+        _check_last(constructor, chosen.name.value, file)
+    function = chosen or constructor
+    assert function is not None
+    return module.with_deep_changes(function, body=_with_call(function, file).body)
+
+
+def self_name(function: cst.FunctionDef) -> str:
+    """The name of a method's first parameter."""
+    params = [*function.params.posonly_params, *function.params.params]
+    return params[0].name.value if params else ""
+
+
+def is_plain_method(function: cst.FunctionDef) -> bool:
+    """Whether a function in a class gets the instance first."""
+    names = {last_name(d.decorator) for d in function.decorators}
+    return bool(self_name(function)) and not names & {"staticmethod", "classmethod"}
+
+
+def _outermost(
+    root: cst.ClassDef,
+    methods: dict[str, cst.FunctionDef],
+    init_functions: Sequence[str],
+    file: str,
+) -> cst.FunctionDef | None:
+    names = []
+    for qualified in init_functions:
+        owner, _, name = qualified.rpartition(".")
+        own = owner == root.name.value and name in methods and name != "__init__"
+        if own and _callable_alone(methods[name]):
+            names.append(name)
+    outer = [
+        name
+        for name in dict.fromkeys(names)
+        if not any(name in _uses_of_self(methods[other]) for other in names if other != name)
+    ]
+    if len(outer) > 1:
+        raise RewriteError(
+            f"{' and '.join(outer)} both draw weights of {root.name.value}, so no one place comes "
+            "after every draw.",
+            where=file,
+            fix="Let one of them call the other.",
+        )
+    return methods[outer[0]] if outer else None
+
+
+def _callable_alone(function: cst.FunctionDef) -> bool:
+    params = [*function.params.posonly_params, *function.params.params][1:]
+    params += function.params.kwonly_params
+    return is_plain_method(function) and all(p.default is not None for p in params)
+
+
+def _uses_of_self(node: cst.CSTNode) -> set[str]:
+    """Attributes of ``self`` that a piece of code names."""
+    found = m.findall(node, m.Attribute(value=m.Name("self")))
+    return {cst.ensure_type(n, cst.Attribute).attr.value for n in found}
+
+
+def _check_last(constructor: cst.FunctionDef, method: str, file: str) -> None:
+    """Refuse a constructor that makes or draws weights after it called the init method."""
+    called = False
+    for statement in constructor.body.body:
+        if called:
+            for node in m.findall(statement, m.Call()):
+                if _may_draw(cst.ensure_type(node, cst.Call)):
+                    raise RewriteError(
+                        f"The constructor calls {method}, which must be the last to draw weights, "
+                        f"and then `{code(node)}`.",
+                        where=file,
+                        fix=f"Move the call of {method} to the end of the constructor.",
+                    )
+        called = called or method in _uses_of_self(statement)
+
+
+def _may_draw(call: cst.Call) -> bool:
+    name = last_name(call.func)
+    if name == "apply" or (name.endswith("_") and not name.endswith("__")):
+        return True
+    full = dotted(call.func)
+    return full.startswith(("nn.", "torch.nn.")) or (
+        "." not in full and full[:1].isupper() and not hasattr(builtins, full)
+    )
+
+
+def _with_call(function: cst.FunctionDef, file: str) -> cst.FunctionDef:
+    call = f"{CALL}({self_name(function)})"
+    small = cst.Expr(cst.parse_expression(call))
+    body = function.body
+    if isinstance(body, cst.SimpleStatementSuite):
+        function = function.with_changes(
+            body=cst.IndentedBlock(
+                [cst.SimpleStatementLine(body.body, trailing_whitespace=body.trailing_whitespace)]
+            )
+        )
+    before = _BeforeReturns(lambda: cst.SimpleStatementLine([small.deep_clone()]), file)
+    function = cst.ensure_type(function.visit(before), cst.FunctionDef)
+    block = cst.ensure_type(function.body, cst.IndentedBlock)
+    last = block.body[-1]
+    if isinstance(last, cst.SimpleStatementLine) and isinstance(
+        last.body[-1], (cst.Return, cst.Raise)
+    ):
+        return function
+    line = cst.SimpleStatementLine(
+        [small],
+        trailing_whitespace=cst.TrailingWhitespace(
+            cst.SimpleWhitespace("  "), cst.Comment("# rescale the init to muP")
+        ),
+    )
+    return function.with_changes(body=block.with_changes(body=[*block.body, line]))
+
+
+class _BeforeReturns(cst.CSTTransformer):
+    """Puts the call before every return of a function."""
+
+    def __init__(self, line: Callable[[], cst.SimpleStatementLine], file: str) -> None:
+        super().__init__()
+        self.line, self.file = line, file
+        self.depth = 0
+
+    def visit_FunctionDef(self, node: cst.FunctionDef) -> bool:
+        self.depth += 1
+        return self.depth == 1
+
+    def leave_FunctionDef(
+        self, original_node: cst.FunctionDef, updated_node: cst.FunctionDef
+    ) -> cst.FunctionDef:
+        self.depth -= 1
+        return updated_node
+
+    def visit_ClassDef(self, node: cst.ClassDef) -> bool:
+        return False
+
+    def visit_Return(self, node: cst.Return) -> None:
+        value = node.value
+        if isinstance(value, cst.Call) or (value is not None and m.findall(value, m.Call())):
+            raise RewriteError(
+                f"`{code(node)}` may draw weights after the place where the init is rescaled.",
+                where=self.file,
+                fix="Give the value a name first, then return the name.",
+            )
+
+    def leave_SimpleStatementLine(
+        self, original_node: cst.SimpleStatementLine, updated_node: cst.SimpleStatementLine
+    ) -> cst.SimpleStatementLine | cst.FlattenSentinel[cst.BaseStatement]:
+        body = updated_node.body
+        if not isinstance(body[-1], cst.Return):
+            return updated_node
+        if len(body) > 1:
+            return updated_node.with_changes(body=self._joined(body))
+        return cst.FlattenSentinel([self.line(), updated_node])
+
+    def leave_SimpleStatementSuite(
+        self, original_node: cst.SimpleStatementSuite, updated_node: cst.SimpleStatementSuite
+    ) -> cst.SimpleStatementSuite:
+        if not isinstance(updated_node.body[-1], cst.Return):
+            return updated_node
+        return updated_node.with_changes(body=self._joined(updated_node.body))
+
+    def _joined(self, body: Sequence[cst.BaseSmallStatement]) -> list[cst.BaseSmallStatement]:
+        semicolon = cst.Semicolon(whitespace_after=cst.SimpleWhitespace(" "))
+        call = self.line().body[0].with_changes(semicolon=semicolon)
+        return [*body[:-1], call, body[-1]]

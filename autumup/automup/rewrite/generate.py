@@ -1,0 +1,142 @@
+"""The whole conversion of a file: edits, one call that rescales the init, and the muP block."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import libcst as cst
+from libcst import matchers as m
+
+from automup.errors import RewriteError
+from automup.plan import Parameter
+from automup.rewrite.block import NAMES, block_code
+from automup.rewrite.constructor import add_init_call
+from automup.rewrite.edit import Source, edit_sites
+from automup.rewrite.factor import Edit
+from automup.rewrite.imports import Imports, ensure_import, read_imports
+from automup.rewrite.optimizers import rewire
+from automup.rewrite.table import needs_init, table
+
+
+def convert_source(
+    source: str,
+    *,
+    filename: str,
+    root_class: str,
+    parameters: Sequence[Parameter],
+    edits: Sequence[Edit],
+    init_functions: Sequence[str],
+) -> str:
+    """The muP version of a model file, which does not import automup.
+
+    A file that was converted before comes back as it is.
+
+    Args:
+        source: the file's text, with its line endings.
+        filename: its name, for errors.
+        root_class: the model's class, at the top level of the file.
+        parameters: the plan's facts, in the order of the model's parameters.
+        edits: the multipliers, twins included.
+        init_functions: qualified names of methods of the root class that draw weights and may be
+            called after the constructor (``"GPT.init_weights"``).
+
+    Raises:
+        RewriteError: if any part of the conversion has no safe place in the file.
+    """
+    if _is_converted(Source(source, filename).module):
+        return source
+    tree = Source(edit_sites(source, edits, filename=filename), filename)
+    file = os.path.basename(filename)
+    module = tree.module
+    imports = read_imports(module)
+    _check_names(imports, file)
+    init = needs_init(parameters)
+    module = rewire(module, _root(module, root_class, file), imports, file)
+    if init:
+        root = _root(module, root_class, file)
+        module = add_init_call(module, root, init_functions, file)
+    for name in ("torch", "math"):
+        module = ensure_import(module, name)
+    imports = read_imports(module)
+    text = block_code(
+        table(parameters),
+        init=init,
+        modules={name: imports.local(name) for name in ("torch", "math")},
+        indent=module.default_indent,
+        newline=module.default_newline,
+    )
+    return tree.text(_with_block(module, text, root_class))
+
+
+def _is_converted(module: cst.Module) -> bool:
+    assigned = m.SimpleStatementLine(
+        body=[m.Assign(targets=[m.AssignTarget(target=m.Name("MUP_BASE"))])]
+    )
+    return any(m.matches(statement, assigned) for statement in module.body)
+
+
+def _check_names(imports: Imports, file: str) -> None:
+    for name in NAMES:
+        if name in imports.others or name in imports.all:
+            raise RewriteError(
+                f"The file has a {name} of its own, which the muP code would replace.",
+                where=file,
+                fix="Rename it.",
+            )
+
+
+def _root(module: cst.Module, name: str, file: str) -> cst.ClassDef:
+    for statement in module.body:
+        if isinstance(statement, cst.ClassDef) and statement.name.value == name:
+            return statement
+    raise RewriteError(
+        f"The class {name} is not at the top level of the file.",
+        where=file,
+        fix="Convert the file that defines it.",
+    )
+
+
+def _with_block(module: cst.Module, text: str, root_class: str) -> cst.Module:
+    """The module with the block after its definitions, before code that would use the model."""
+    block = cst.parse_module(text, config=module.config_for_parsing)
+    # As the first statement of a module the table has its comments in the module's header.
+    blank = cst.EmptyLine(indent=False)
+    first = block.body[0].with_changes(
+        leading_lines=[blank, blank, *block.header, *block.body[0].leading_lines]
+    )
+    body = list(module.body)
+    defined = frozenset(
+        n.name.value for n in body if isinstance(n, (cst.ClassDef, cst.FunctionDef))
+    )
+    names = [n.name.value if isinstance(n, cst.ClassDef) else "" for n in body]
+    start = names.index(root_class) + 1
+    index = next((i for i in range(start, len(body)) if _runs(body[i], defined)), len(body))
+    if index == len(body):
+        footer = [*module.footer]
+        first = first.with_changes(leading_lines=[*footer, *first.leading_lines])
+        module = module.with_changes(footer=[])
+    else:
+        head = [*body[index].leading_lines]
+        while head and head[0].comment is None:
+            head.pop(0)
+        body[index] = body[index].with_changes(leading_lines=[blank, blank, *head])
+    body[index:index] = [first, *block.body[1:]]
+    return module.with_changes(body=body, has_trailing_newline=True)
+
+
+def _runs(statement: cst.CSTNode, defined: frozenset[str]) -> bool:
+    """Whether a top-level statement does more than define: it may build the model."""
+    if isinstance(statement, (cst.ClassDef, cst.FunctionDef)):
+        return False
+    if not isinstance(statement, cst.SimpleStatementLine):
+        return True
+    if any(
+        isinstance(part, cst.Expr) and isinstance(part.value, cst.Call) for part in statement.body
+    ):
+        return True
+    calls = m.findall(statement, m.Call(func=m.Name()))
+    return any(
+        cst.ensure_type(cst.ensure_type(call, cst.Call).func, cst.Name).value in defined
+        for call in calls
+    )

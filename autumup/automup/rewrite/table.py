@@ -1,0 +1,190 @@
+"""MUP_BASE: the facts of a plan as the table that a converted file carries.
+
+One row for each parameter, or for all layers that share one: which dimensions grow, their sizes at
+the base, and how the constructor's own std changes with width. The generated code computes every
+factor from a row and the parameter's actual shape.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from automup.errors import RewriteError
+from automup.plan import Parameter, SizeLaw
+from automup.rules import Ratios, init_multiplier
+
+WIDEST = 88  # characters of a row on one line
+Dims = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a parameter's factors follow from.
+
+    ``fan_in`` and ``fan_out`` pair infinite dimensions with their base sizes; ``init`` is the law
+    that the constructor follows, None where the init is to be left alone.
+    """
+
+    fan_in: Dims
+    fan_out: Dims
+    init: tuple[SizeLaw, ...] | None
+
+    def code(self) -> dict[str, str]:
+        """The row's entries as source; what is empty is left out."""
+        entries = {}
+        for key, dims in (("fan_in", self.fan_in), ("fan_out", self.fan_out)):
+            if dims:
+                entries[key] = "{" + ", ".join(f"{d}: {size}" for d, size in dims) + "}"
+        if self.init is None:
+            entries["init"] = "None"
+        elif self.init:
+            entries["init"] = "[" + ", ".join(map(_law_code, self.init)) + "]"
+        return entries
+
+
+def _law_code(law: SizeLaw) -> str:
+    dims = ", ".join(map(str, law.dims)) + ("," if len(law.dims) == 1 else "")
+    of = f", {_quoted(law.of)}" if law.of else ""
+    return f"({law.exponent!r}, ({dims}), {law.base}{of})"
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def table(parameters: Sequence[Parameter]) -> dict[str, Row]:
+    """The rows by name pattern, in the order of the parameters.
+
+    Raises:
+        RewriteError: if the factor that the plan gives a parameter's init has no formula.
+    """
+    shapes = {name: p.shape for p in parameters for name in p.names}
+    rows = {p.name: _row(p, shapes) for p in parameters}
+    families: dict[str, list[str]] = {}
+    for name in rows:
+        families.setdefault(_pattern(name, frozenset()), []).append(name)
+    patterns: dict[str, str] = {}
+    for names in families.values():
+        patterns.update(_shared(names, rows))
+    return {patterns[name]: _general(name, row) for name, row in rows.items()}
+
+
+def needs_init(parameters: Sequence[Parameter]) -> bool:
+    """Whether any parameter's init must change once all infinite dimensions have doubled."""
+    shapes = {name: p.shape for p in parameters for name in p.names}
+    doubled = {name: _doubled(p) for p in parameters for name in p.names}
+    for p in parameters:
+        laws = _row(p, shapes).init
+        if laws is not None and not math.isclose(_factor(p, laws, _doubled(p), doubled), 1.0):
+            return True
+    return False
+
+
+def _doubled(p: Parameter) -> tuple[int, ...]:
+    grown = {*p.fan_in_dims, *p.fan_out_dims}
+    return tuple(2 * n if d in grown else n for d, n in enumerate(p.base_shape))
+
+
+def _row(p: Parameter, shapes: Mapping[str, tuple[int, ...]]) -> Row:
+    fan_in, fan_out = (
+        tuple((d, p.base_shape[d]) for d in dims) for dims in (p.fan_in_dims, p.fan_out_dims)
+    )
+    for law in p.init_law or ():
+        if law.of and law.of not in shapes:
+            raise RewriteError(
+                f"{p.name}: its init follows the shape of {law.of}, which the plan does not have.",
+                where=p.source,
+                fix="Make the plan again.",
+            )
+    if p.init_law is None:
+        agrees, planned = False, p.init_mult
+    else:
+        planned = _factor(p, p.init_law, p.shape, shapes)
+        agrees = math.isclose(planned, p.init_mult, rel_tol=1e-6)
+    if not agrees and p.init_mult != 1.0:
+        raise RewriteError(
+            f"{p.name}: its init needs a factor of {p.init_mult:g} at the target, but how the "
+            "constructor's std changes with width fits no formula in sizes.",
+            where=p.source,
+            fix="Initialise it with a std that is constant or a power of its sizes.",
+        )
+    return Row(fan_in, fan_out, p.init_law if agrees else None)
+
+
+def _factor(
+    p: Parameter,
+    laws: Sequence[SizeLaw] | None,
+    shape: tuple[int, ...],
+    shapes: Mapping[str, tuple[int, ...]],
+) -> float:
+    """What the generated mup_init_ multiplies a parameter of this shape by."""
+    ratios = Ratios(
+        *(
+            math.prod(shape[d] for d in dims) / math.prod(p.base_shape[d] for d in dims)
+            for dims in (p.fan_in_dims, p.fan_out_dims)
+        )
+    )
+    law = 1.0
+    for item in laws or ():
+        sizes = shapes[item.of] if item.of else shape
+        law *= (sum(sizes[d] for d in item.dims) / item.base) ** item.exponent
+    return init_multiplier(ratios) / law
+
+
+def _pattern(name: str, literal: frozenset[int]) -> str:
+    """The name with ``*`` for its numbers, but for those at the literal positions."""
+    parts = name.split(".")
+    return ".".join("*" if s.isdigit() and i not in literal else s for i, s in enumerate(parts))
+
+
+def _shared(names: Sequence[str], rows: Mapping[str, Row]) -> dict[str, str]:
+    """Patterns for names that are alike but for numbers, with as many ``*`` as the rows allow."""
+    numbers = [i for i, part in enumerate(names[0].split(".")) if part.isdigit()]
+    for count in range(len(numbers) + 1):
+        for literal in map(frozenset, combinations(numbers, count)):
+            found: dict[str, set[Row]] = {}
+            for name in names:
+                general = _general(name, rows[name])
+                found.setdefault(_pattern(name, literal), set()).add(general)
+            if all(len(shared) == 1 for shared in found.values()):
+                return {name: _pattern(name, literal) for name in names}
+    return {name: name for name in names}
+
+
+def _general(name: str, row: Row) -> Row:
+    """The row with ``*`` in other parameters' names for the numbers that they share with this."""
+    laws = row.init and tuple(
+        SizeLaw(law.dims, law.base, law.exponent, _starred(law.of, name)) for law in row.init
+    )
+    return Row(row.fan_in, row.fan_out, laws)
+
+
+def _starred(of: str, name: str) -> str:
+    numbers = [part for part in name.split(".") if part.isdigit()]
+    parts = of.split(".")
+    for i, part in enumerate(parts):
+        if part.isdigit():
+            if not numbers or numbers.pop(0) != part:
+                break
+            parts[i] = "*"
+    return ".".join(parts)
+
+
+def table_code(rows: Mapping[str, Row]) -> str:
+    """The assignment of MUP_BASE."""
+    lines = [line for pattern, row in rows.items() for line in _lines(pattern, row.code())]
+    return "\n".join(["MUP_BASE = {", *lines, "}"])
+
+
+def _lines(pattern: str, entries: Mapping[str, str]) -> Iterator[str]:
+    items = [f'"{key}": {value}' for key, value in entries.items()]
+    line = f"    {_quoted(pattern)}: {{{', '.join(items)}}},"
+    if len(line) <= WIDEST:
+        yield line
+    else:
+        yield f"    {_quoted(pattern)}: {{"
+        yield from (f"        {item}," for item in items)
+        yield "    },"
