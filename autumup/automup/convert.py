@@ -61,6 +61,7 @@ def convert(source: ModelSource, study: Study, *, strict: bool = True) -> Conver
         parameters=plan.parameters,
         edits=[*edits, *unrun.twins],
         init_functions=_init_functions(source, study, plan),
+        knobs=study.base,
     )
     _check(source, study, text)
     places = (*unrun.suspicious, *unrun.notes)

@@ -48,12 +48,17 @@ class Multipliers:
     eps: float
 
 
-def init_multiplier(ratios: Ratios) -> float:
+def init_multiplier(ratios: Ratios, role: Role) -> float:
     """Factor of the init std that muP asks for: r_i^-1/2 * min(1, sqrt(r_o / r_i)).
 
     A random n_o x n_i matrix of entry std s has spectral norm s * (sqrt(n_i) + sqrt(n_o)), which
-    must be Theta(sqrt(n_o / n_i)): so s = Theta(n_i^-1/2 * min(1, sqrt(n_o / n_i))).
+    must be Theta(sqrt(n_o / n_i)): so s = Theta(n_i^-1/2 * min(1, sqrt(n_o / n_i))). With only one
+    fan infinite that is 1 (input) or 1 / n_i (output) at any width, also below the base.
     """
+    if role in (Role.INPUT, Role.SCALAR):
+        return 1.0
+    if role is Role.OUTPUT:
+        return 1.0 / ratios.fan_in
     return float(ratios.fan_in**-0.5) * min(1.0, math.sqrt(ratios.fan_out / ratios.fan_in))
 
 

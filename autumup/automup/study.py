@@ -24,7 +24,7 @@ from automup.capture.trace import Forced, Trace, Variant, WeightFact, Workshop
 from automup.capture.variants import Exploration, explore
 from automup.errors import AutomupError, CaptureError, KnobError, UnresolvedError
 from automup.plan import Parameter, Plan, Site, Span, Unresolved
-from automup.rules import Ratios, init_multiplier
+from automup.rules import Ratios, init_multiplier, role_of
 
 Knobs = Mapping[str, Any]
 MEASURED_CONSTANT = 0.2
@@ -267,7 +267,7 @@ class Study:
                     for some in dims
                 )
             )
-            factor = init_multiplier(ratios)
+            factor = init_multiplier(ratios, role_of(*map(bool, dims)))
             mult = _exact(factor / self._law_ratio(base, wide)) if base.law.rms else 1.0
             yield Parameter(
                 name=base.name,

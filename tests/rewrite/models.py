@@ -6,11 +6,12 @@ import math
 import sys
 import types
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 from automup.plan import Parameter, SizeLaw
 from automup.rewrite import convert_source
-from automup.rules import Ratios, init_multiplier
+from automup.rules import Ratios, init_multiplier, role_of
 
 MLP = '''\
 # An MLP with PyTorch's own init.
@@ -91,6 +92,16 @@ class GPT(nn.Module):
 _count = 0
 
 
+@cache
+def _mlp_facts(target: int) -> list[Parameter]:
+    return facts(load(MLP).MLP, 32, target, mlp_law)
+
+
+@cache
+def _gpt_facts(source: str, target: int) -> list[Parameter]:
+    return facts(load(source).GPT, 32, target)
+
+
 def load(source: str) -> Any:
     """The source's module, run."""
     global _count
@@ -144,7 +155,8 @@ def expected_init(
     laws: tuple[SizeLaw, ...] | None,
     shapes: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]],
 ) -> float:
-    factor = init_multiplier(Ratios(ratio(old, new, fan_in), ratio(old, new, fan_out)))
+    ratios = Ratios(ratio(old, new, fan_in), ratio(old, new, fan_out))
+    factor = init_multiplier(ratios, role_of(bool(fan_in), bool(fan_out)))
     for item in laws or ():
         sizes = shapes[item.of][1] if item.of else new
         factor /= (sum(sizes[d] for d in item.dims) / item.base) ** item.exponent
@@ -158,11 +170,11 @@ def mlp_law(name: str) -> tuple[SizeLaw, ...]:
 
 
 def mlp_facts(target: int = 64) -> list[Parameter]:
-    return facts(load(MLP).MLP, 32, target, mlp_law)
+    return _mlp_facts(target)
 
 
 def gpt_facts(source: str = GPT, target: int = 64) -> list[Parameter]:
-    return facts(load(source).GPT, 32, target)
+    return _gpt_facts(source, target)
 
 
 def converted_mlp(source: str = MLP, **options: Any) -> str:
@@ -176,6 +188,18 @@ def converted_gpt(source: str = GPT, **options: Any) -> str:
 
 def convert(source: str, root: str, parameters: list[Parameter], **options: Any) -> str:
     options = {"edits": [], "init_functions": [], **options}
+    edits, functions = options["edits"], options["init_functions"]
+    return _convert(source, root, tuple(parameters), tuple(edits), tuple(functions))
+
+
+@cache
+def _convert(source: str, root: str, parameters: Any, edits: Any, init_functions: Any) -> str:
     return convert_source(
-        source, filename="dir/model.py", root_class=root, parameters=parameters, **options
+        source,
+        filename="dir/model.py",
+        root_class=root,
+        parameters=parameters,
+        edits=edits,
+        init_functions=init_functions,
+        knobs={"n_embd": 8},
     )

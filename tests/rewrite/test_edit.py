@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from helpers import HEAD, WIDTH, edit_of, span_of
 
 from automup.errors import RewriteError
+from automup.plan import Span
 from automup.rewrite import Edit, Factor, edit_sites
 
 
@@ -250,7 +251,7 @@ def _attend(source: str) -> str:
     [
         ("import os\n", "import math\nimport os\n"),
         ("import inspect\n", "import inspect\nimport math\n"),
-        ("import inspect\nfrom os import sep\n", "import inspect\nimport math\nfrom os import sep\n"),
+        ("import abc\nfrom os import sep\n", "import abc\nimport math\nfrom os import sep\n"),
         ("import math\n", "import math\n"),
         ("import math as m\n", "import math as m\n"),
         ("from math import sqrt\n", "from math import sqrt\n"),
@@ -353,6 +354,12 @@ def test_everything_else_stays() -> None:
     assert result == source.replace("q @", f"(q * {ROOT}) @")
 
 
+def test_byte_order_mark_stays() -> None:
+    edit = Edit(span_of("y = q @ k\n", "q @ k"), HEAD, False, frozenset("qk"), False)
+    result = edit_sites("\ufeffy = q @ k\n", [edit], filename="m.py")
+    assert result == f"\ufeffy = (q * {ROOT}) @ k\n"
+
+
 def test_chain_over_lines_is_found_by_its_end() -> None:
     """Python 3.11 starts the span of a method call over lines at the method's name."""
     source = "y = (\n    q.mT\n    .mT\n    .matmul(k.mT)  # s\n)\n"
@@ -379,8 +386,6 @@ def test_real_positions() -> None:
         text = lines[end_line - 1][:end]
         if not text.endswith(")") or text.endswith("'"):
             continue
-        from automup.plan import Span
-
         edit = Edit(Span("m.py", line, start, end_line, end), HEAD, False, frozenset("qk"), False)
         assert edit_sites(source, [edit], filename="m.py") != source
 

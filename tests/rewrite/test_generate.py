@@ -159,9 +159,6 @@ def test_configure_is_rewired() -> None:
     base = module.GPT(32).configure(0.1, 0.2)
     old = plain.GPT(32).configure(0.1, 0.2)
     for one, two in zip(old.param_groups, base.param_groups, strict=True):
-        assert {**one, "params": 0} == {**two, "params": 0, "lr_mult": 0} | {} or one["lr"] == two[
-            "lr"
-        ]
         for key in set(one) - {"params"}:
             assert one[key] == two[key]
     wide = module.GPT(128).configure(0.1, 0.2).param_groups
@@ -187,7 +184,8 @@ def test_configure_is_rewired() -> None:
          "mup_optimizer(self, lr=float(lr), optimizer=optim.AdamW, **{'lr': 1})"),
         ("optim.RMSprop(groups, lr=lr)",
          "mup_optimizer(self, params=groups, lr=lr, optimizer=optim.RMSprop)"),
-        ("optim.lr_scheduler.LambdaLR(groups, decay)", "optim.lr_scheduler.LambdaLR(groups, decay)"),
+        ("optim.lr_scheduler.LambdaLR(groups, decay)",
+         "optim.lr_scheduler.LambdaLR(groups, decay)"),
     ],
 )  # fmt: skip
 def test_rewired_calls(call: str, expected: str) -> None:
@@ -226,9 +224,7 @@ def test_tensor_lr_is_neither_changed_nor_shared() -> None:
     stepper = module.mup_optimizer(module.GPT(128), lr, foreach=False)
     rates = [g["lr"] for g in stepper.param_groups]
     assert lr == 0.5 and len({id(r) for r in rates}) == len(rates) and lr is not rates[0]
-    assert sorted(map(float, rates)) == [0.125, 0.125, 0.5] or {0.125, 0.5} == set(
-        map(float, rates)
-    )
+    assert set(map(float, rates)) == {0.125, 0.5}
     rates[0].mul_(2)
     assert lr == 0.5
 
@@ -344,15 +340,12 @@ def test_unknown_laws() -> None:
     zeros = [dataclasses.replace(p, init_law=(), init_mult=1.0) for p in parameters]
     module = load(convert(MLP, "MLP", [*parameters[:-2], *zeros[-2:]]))
     assert module.MUP_BASE["head.weight"] == {"fan_in": {1: 32}, "init": None}
-    with pytest.raises(RewriteError, match=r"head.weight: its init needs a factor of 0.7"):
+    with pytest.raises(RewriteError, match=r"body.2.bias: its init needs a factor of 1.4142"):
         convert(MLP, "MLP", [dataclasses.replace(p, init_law=None) for p in parameters])
 
 
 def test_rows_that_differ_by_layer_are_literal() -> None:
-    source = GPT.replace("for _ in range(layers)", "for _ in range(layers)").replace(
-        "Block(width) for", "Block(width) for"
-    )
-    parameters = gpt_facts(source)
+    parameters = gpt_facts()
     changed = [
         dataclasses.replace(p, init_law=None, init_mult=1.0) if p.name == "h.1.up.weight" else p
         for p in parameters

@@ -73,13 +73,19 @@ def _paired(op: Op, depth: int) -> dict[str, tuple[Any, Any]]:
 
 def _sizes(scope: Mapping[str, tuple[Any, Any]], size: Size, text: str) -> Iterator[str]:
     """Expressions that have this size: names in the expression itself first, last dims first."""
-    words = set(re.findall(r"[\w.]+", text)) | set(re.findall(r"\w+", text))
+    words = re.findall(r"\w+", text)
     found = [
-        (name not in words, not isinstance(base, tuple), -dim if dim is not None else 0, expression)
+        (_rank(name, words), not isinstance(base, tuple), -dim if dim is not None else 0, expression)
         for name, (base, wide) in scope.items()
         for dim, expression in _readings(name, base, wide, size)
     ]
     return (expression for *_, expression in sorted(found))
+
+
+def _rank(name: str, words: list[str]) -> int:
+    """Where a name first stands in the expression; last if it does not."""
+    last = name.rpartition(".")[2]
+    return words.index(last) if last in words else len(words)
 
 
 def _readings(name: str, base: Any, wide: Any, size: Size) -> Iterator[tuple[int | None, str]]:

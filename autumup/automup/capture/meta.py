@@ -9,6 +9,7 @@ recorded in ``guesses``: the caller decides whether to trust the run.
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -94,18 +95,23 @@ class MetaMode(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        kwargs = kwargs or {}
-        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+        with torch._C.DisableTorchFunction():  # reading .is_meta here is nobody's business
+            return self._dispatch(func, args, kwargs or {})
+
+    def _dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func in _READS:
             return _READS[func](self, *args)
+        tensors = tensors_in((args, kwargs))
         known = all(self.shadow(x) is not None for x in tensors)
         if func is torch.ops.aten.nonzero.default and not known:
             return self._unknown_nonzero(args[0])
         if func is torch.ops.aten.lift_fresh.default:
             return args[0]  # torch.tensor(...) stays on the device that code expects of it
-        meta_args, meta_kwargs = tree_map(self._to_meta_value, (args, kwargs))
-        if not tensors:
-            meta_kwargs = {**meta_kwargs, "device": _META} if _takes_device(func) else meta_kwargs
+        meta_args, meta_kwargs = args, kwargs
+        if "device" in kwargs or not all(x.is_meta for x in tensors):
+            meta_args, meta_kwargs = tree_map(self._to_meta_value, (args, kwargs))
+        if not tensors and _takes_device(func):
+            meta_kwargs = {**meta_kwargs, "device": _META}
         try:
             out = func(*meta_args, **meta_kwargs)
         except NotImplementedError:
@@ -148,10 +154,21 @@ class MetaMode(TorchDispatchMode):
         return torch.empty(rows, mask.dim(), dtype=torch.long, device=_META)
 
 
+def tensors_in(value: Any) -> list[torch.Tensor]:
+    """The tensors in an operation's arguments, which nest only tuples, lists and dicts."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, tuple | list):
+        return [x for item in value for x in tensors_in(item)] if value else []
+    return [x for item in value.values() for x in tensors_in(item)] if type(value) is dict else []
+
+
+@functools.cache
 def _takes_device(func: Any) -> bool:
     return any(a.name == "device" for a in func._schema.arguments)
 
 
+@functools.cache
 def _deterministic(func: Any) -> bool:
     """False for random draws and for memory that nobody has written yet."""
     if torch.Tag.nondeterministic_seeded in func.tags:
@@ -164,7 +181,7 @@ def written_tensors(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     for i, argument in enumerate(func._schema.arguments):
         if argument.alias_info is not None and argument.alias_info.is_write:
             value = args[i] if i < len(args) else kwargs.get(argument.name)
-            yield from (x for x in tree_leaves(value) if isinstance(x, torch.Tensor))
+            yield from tensors_in(value)
 
 
 def _read_item(mode: MetaMode, tensor: torch.Tensor) -> Any:

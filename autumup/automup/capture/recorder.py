@@ -21,7 +21,7 @@ from torch.nn.modules.module import (
     register_module_forward_pre_hook,
 )
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_leaves
+from torch.utils._pytree import tree_leaves
 
 from automup.capture.meta import MetaMode, written_tensors
 from automup.capture.source import Frame, frame_of, python_frames, sizes_in_scope
@@ -97,13 +97,14 @@ class GraphRecorder(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        kwargs = kwargs or {}
-        leaves, spec = tree_flatten((args, kwargs))
-        nodes = [self._node(x) if isinstance(x, torch.Tensor) else _plain(x) for x in leaves]
-        node_args, node_kwargs = torch.utils._pytree.tree_unflatten(nodes, spec)
-        self._keep += [x for x in leaves if isinstance(x, torch.Tensor)]
+        with torch._C.DisableTorchFunction():
+            return self._record(func, args, kwargs or {})
+
+    def _record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        node_args, node_kwargs = self._argument(args), self._argument(kwargs)
+        self._keep += (args, kwargs)  # alive, so that no id is used twice while recording
         out = func(*args, **kwargs)
-        node = self.graph.create_node("call_function", func, tuple(node_args), dict(node_kwargs))
+        node = self.graph.create_node("call_function", func, node_args, node_kwargs)
         place = self._place(func)
         self._bind(out, node, place)
         if func._schema.is_mutable:
@@ -111,9 +112,19 @@ class GraphRecorder(TorchDispatchMode):
                 self._write(tensor, node, out, place)
         return out
 
+    def _argument(self, value: Any) -> Any:
+        """An argument with nodes for tensors."""
+        if isinstance(value, torch.Tensor):
+            return self._node(value)
+        if isinstance(value, tuple | list):
+            return type(value)(self._argument(item) for item in value)
+        if isinstance(value, dict):
+            return {key: self._argument(item) for key, item in value.items()}
+        return _plain(value)
+
     def _place(self, func: Any) -> dict[str, Any]:
         """Where the operation stands: module, frames, the sizes in scope, the modules on the way."""
-        frames = python_frames(3)
+        frames = python_frames(2)
         wanted = func in _MAY_BE_SITES
         return {
             "module": self._stack[-1] if self._stack else "",

@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from automup.rewrite.table import Row, table_code
 
-NAMES = ("MUP_BASE", "mup_init_", "mup_param_groups", "mup_optimizer", "_mup_row", "_mup_ratios")
+NAMES = (
+    "MUP_KNOBS",
+    "MUP_BASE",
+    "mup_init_",
+    "mup_param_groups",
+    "mup_optimizer",
+    "_mup_row",
+    "_mup_ratios",
+)
 
 _HEADER = """\
 # ----------------------------------------------------------------------------------------
 # Maximal update parametrization (muP, arXiv:2203.03466), written by automup.
 #
+# MUP_KNOBS holds the width knobs at the base, where muP is the standard parametrization.
 # MUP_BASE has a row for every parameter: the dimensions of its shape that grow with width
-# and their sizes at the base, where muP is the standard parametrization. A * in a name
-# stands for any layer's number; {} means that nothing grows.
+# and their sizes at the base. A * in a name stands for any layer's number; {} means that
+# nothing grows.
 #   fan_in   {dimension: base size} that one output sums over
 #   fan_out  {dimension: base size} that one input feeds
-#   init     how the constructor's own std changes with width already: a list of
-#            (exponent, dimensions, base size) for (sum of their sizes / base size) **
-#            exponent; a fourth entry names the parameter whose dimensions they are.
-#            None leaves the init alone.
+"""
+_HEADER_INIT = """\
+#   init     how the constructor's own std changes with width already: [(exponent,
+#            dimensions, base size), ...], each (sum of sizes / base size) ** exponent; a
+#            fourth entry names the parameter whose dimensions they are. None: as drawn
 """
 
 _LOOKUP = '''\
@@ -74,7 +85,13 @@ def mup_init_(model):
                 shape = shapes[pattern]
             drawn *= (sum(shape[d] for d in dims) / base) ** exponent
         r_in, r_out = _mup_ratios(row, p.shape)
-        factor = r_in**-0.5 * min(1.0, math.sqrt(r_out / r_in)) / drawn
+        if "fan_in" not in row:
+            wanted = 1.0
+        elif "fan_out" not in row:
+            wanted = 1.0 / r_in
+        else:
+            wanted = r_in**-0.5 * min(1.0, math.sqrt(r_out / r_in))
+        factor = wanted / drawn
         if factor != 1.0:
             p.mul_(factor)
 '''
@@ -151,18 +168,28 @@ def mup_optimizer(
 
 
 def block_code(
-    rows: Mapping[str, Row], *, init: bool, modules: Mapping[str, str], indent: str, newline: str
+    rows: Mapping[str, Row],
+    *,
+    knobs: Mapping[str, Any],
+    init: bool,
+    modules: Mapping[str, str],
+    indent: str,
+    newline: str,
 ) -> str:
     """The block's source, in the file's indentation and line endings.
 
     Args:
         rows: the table.
+        knobs: the width knobs' values at the base.
         init: whether anything calls ``mup_init_``.
         modules: what the file calls ``torch`` and ``math``.
         indent: one level of indentation.
         newline: the line ending.
     """
-    parts = [_HEADER + table_code(rows) + "\n", _LOOKUP, *([_INIT] if init else []), _GROUPS]
+    header = _HEADER + (_HEADER_INIT if any(row.init != () for row in rows.values()) else "")
+    values = ", ".join(f'"{name}": {value!r}' for name, value in knobs.items())
+    table = f"MUP_KNOBS = {{{values}}}\n{table_code(rows)}\n"
+    parts = [header + table, _LOOKUP, *([_INIT] if init else []), _GROUPS]
     text = "\n\n".join(parts)
     for module, local in modules.items():
         if local != module:

@@ -19,7 +19,7 @@ from automup.rewrite.forms import FORMS, Context, Node, whole
 from automup.rewrite.imports import ensure_import, read_imports
 from automup.rewrite.syntax import holds_product, is_target, parenthesised
 
-__all__ = ["Edit", "Factor", "Source", "edit_sites"]
+__all__ = ["Edit", "Factor", "Source", "byte_order_mark", "edit_sites", "parse"]
 
 
 def edit_sites(
@@ -45,7 +45,24 @@ def edit_sites(
     edited = tree.module.visit(_Editor(tree, by_node, context))
     if context.uses_math and add_imports:
         edited = ensure_import(edited, "math")
-    return tree.text(edited)
+    return byte_order_mark(source) + edited.code
+
+
+def parse(source: str, filename: str) -> cst.Module:
+    """The file's syntax tree; RewriteError if the source does not parse."""
+    try:
+        return cst.parse_module(source)
+    except cst.ParserSyntaxError as error:
+        raise RewriteError(
+            f"The source does not parse: {error.message}",
+            where=f"{os.path.basename(filename)}:{error.raw_line}",
+            fix="Correct the file first.",
+        ) from None
+
+
+def byte_order_mark(source: str) -> str:
+    """The mark that a source starts with, if any: libcst drops it."""
+    return source[: source.startswith("\ufeff")]
 
 
 class Source:
@@ -53,17 +70,9 @@ class Source:
 
     def __init__(self, source: str, filename: str) -> None:
         self.filename = filename
-        try:
-            # `unsafe_skip_copy`: a tree fresh from the parser has no node twice.
-            wrapper = MetadataWrapper(cst.parse_module(source), unsafe_skip_copy=True)
-        except cst.ParserSyntaxError as error:
-            raise RewriteError(
-                f"The source does not parse: {error.message}",
-                where=f"{filename}:{error.raw_line}",
-                fix="Correct the file first.",
-            ) from None
+        # `unsafe_skip_copy`: a tree fresh from the parser has no node twice.
+        wrapper = MetadataWrapper(parse(source, filename), unsafe_skip_copy=True)
         self.module = wrapper.module
-        self._mark = source[: source.startswith("\ufeff")]  # which libcst drops
         self.positions: Mapping[cst.CSTNode, CodeRange] = wrapper.resolve(PositionProvider)
         self.parents: Mapping[cst.CSTNode, cst.CSTNode] = wrapper.resolve(ParentNodeProvider)
         self._by_span: dict[tuple[int, int, int, int], cst.CSTNode] = {}
@@ -76,10 +85,6 @@ class Source:
 
     def parent(self, node: cst.CSTNode) -> cst.CSTNode:
         return self.parents[node]
-
-    def text(self, module: cst.Module) -> str:
-        """The source of a tree that came from this one."""
-        return self._mark + module.code
 
     def line(self, node: cst.CSTNode) -> int:
         return self.positions[node].start.line

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import libcst as cst
 from libcst import matchers as m
@@ -12,7 +13,7 @@ from automup.errors import RewriteError
 from automup.plan import Parameter
 from automup.rewrite.block import NAMES, block_code
 from automup.rewrite.constructor import add_init_call
-from automup.rewrite.edit import Source, edit_sites
+from automup.rewrite.edit import byte_order_mark, edit_sites, parse
 from automup.rewrite.factor import Edit
 from automup.rewrite.imports import Imports, ensure_import, read_imports
 from automup.rewrite.optimizers import rewire
@@ -27,6 +28,7 @@ def convert_source(
     parameters: Sequence[Parameter],
     edits: Sequence[Edit],
     init_functions: Sequence[str],
+    knobs: Mapping[str, Any],
 ) -> str:
     """The muP version of a model file, which does not import automup.
 
@@ -40,15 +42,15 @@ def convert_source(
         edits: the multipliers, twins included.
         init_functions: qualified names of methods of the root class that draw weights and may be
             called after the constructor (``"GPT.init_weights"``).
+        knobs: the width knobs' values at the base.
 
     Raises:
         RewriteError: if any part of the conversion has no safe place in the file.
     """
-    if _is_converted(Source(source, filename).module):
+    if _is_converted(parse(source, filename)):
         return source
-    tree = Source(edit_sites(source, edits, filename=filename), filename)
     file = os.path.basename(filename)
-    module = tree.module
+    module = parse(edit_sites(source, edits, filename=filename), filename)
     imports = read_imports(module)
     _check_names(imports, file)
     init = needs_init(parameters)
@@ -61,12 +63,13 @@ def convert_source(
     imports = read_imports(module)
     text = block_code(
         table(parameters),
+        knobs=knobs,
         init=init,
         modules={name: imports.local(name) for name in ("torch", "math")},
         indent=module.default_indent,
         newline=module.default_newline,
     )
-    return tree.text(_with_block(module, text, root_class))
+    return byte_order_mark(source) + _with_block(module, text, root_class).code
 
 
 def _is_converted(module: cst.Module) -> bool:

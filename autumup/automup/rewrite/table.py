@@ -131,7 +131,7 @@ def _factor(
     for item in laws or ():
         sizes = shapes[item.of] if item.of else shape
         law *= (sum(sizes[d] for d in item.dims) / item.base) ** item.exponent
-    return init_multiplier(ratios) / law
+    return init_multiplier(ratios, p.role) / law
 
 
 def _pattern(name: str, literal: frozenset[int]) -> str:
