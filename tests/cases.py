@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.nn.functional as F
+from torch import nn
+
 import einsum_net
 import gpt
 import gpt_manual
 import llama
 import mlp
 import resnet
-import torch
-import torch.nn.functional as F
-from torch import nn
 
 _random = torch.Generator().manual_seed(7)
 _text = torch.frombuffer(bytearray(Path(argparse.__file__).read_bytes()[:98]), dtype=torch.uint8)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from automup.capture.inputs import as_maker, optional_candidates, parse_inputs, synthesise
+from automup.capture.given_inputs import as_maker, parse_inputs
+from automup.capture.inputs import optional_candidates, synthesise
 from automup.capture.trace import Inputs, Workshop
 from automup.errors import InputError, UsageError
 

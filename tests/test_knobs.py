@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from automup.capture.knobs import discover, next_legal, scaled
+from automup.capture.knobs import discover
 from automup.capture.load import load_model
+from automup.capture.widths import next_legal, scaled
 from automup.errors import KnobError
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

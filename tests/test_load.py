@@ -12,13 +12,9 @@ from typing import Any
 import pytest
 from torch import nn
 
-from automup.capture.load import (
-    REQUIRED,
-    load_model,
-    load_text,
-    parse_assignments,
-    parse_value,
-)
+from automup.capture.fields import REQUIRED
+from automup.capture.load import load_model, load_text
+from automup.capture.values import parse_assignments, parse_value
 from automup.errors import KnobError, ModelLoadError, UsageError
 
 HEAD = "import torch\nfrom torch import nn\nfrom dataclasses import dataclass, field\n"

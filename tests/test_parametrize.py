@@ -7,15 +7,15 @@ import functools
 import pickle
 from typing import Any
 
-import cases
-import gpt
 import pytest
 import torch
-from cases import Case
 from torch import nn
 
 import automup
+import cases
+import gpt
 from automup.api import Mup
+from cases import Case
 
 
 @functools.cache
@@ -137,9 +137,7 @@ def renamed(module: nn.Module) -> nn.Module:
 
 
 def facts(plan: automup.Plan) -> list[tuple[Any, ...]]:
-    return [
-        (p.shape, p.role, p.fan_in, p.fan_out, p.init_mult, p.ratios) for p in plan.parameters
-    ]
+    return [(p.shape, p.role, p.fan_in, p.fan_out, p.init_mult, p.ratios) for p in plan.parameters]
 
 
 def test_renaming_changes_no_number(tmp_path: Any) -> None:

@@ -210,6 +210,7 @@ def test_no_text_is_lost_at_any_width(width: int, terminal: bool) -> None:
     plan = gpt()
     text = printed(plan, width, force_terminal=terminal, color_system=None)
     assert "…" not in text
+    assert all(line == line.rstrip() for line in text.splitlines()), "nothing but what is seen"
     names = ["wte.weight", "h.*.attn.c_attn.weight (×3)", "h.*.ln.weight (×3)"]
     if not terminal:
         assert all(name in text for name in names), "on one line each, for grep"
@@ -300,7 +301,7 @@ def test_it_imports_neither_torch_nor_libcst_nor_rich() -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": str(Path(report.__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": str(Path(report.__file__).parents[2])},
         capture_output=True,
         text=True,
         timeout=60,

@@ -12,7 +12,7 @@ from torch import nn
 
 from automup import optim
 from automup.apply import multiply, rescale_init
-from automup.capture.inputs import as_maker
+from automup.capture.given_inputs import as_maker
 from automup.errors import KnobError, PlanError, UnresolvedError
 from automup.plan import Plan
 from automup.realise import Realisation, realise
@@ -56,7 +56,9 @@ def parametrize(
     return Mup(study, model_fn, strict=strict)
 
 
-def _knobs(model_fn: Callable[..., nn.Module], base: Mapping[str, Any] | int | None) -> dict[str, Any]:
+def _knobs(
+    model_fn: Callable[..., nn.Module], base: Mapping[str, Any] | int | None
+) -> dict[str, Any]:
     if isinstance(base, Mapping):
         if not base:
             raise KnobError("No width knob: `base` is empty.", fix="Pass base={'width': 256}.")
@@ -141,7 +143,10 @@ class Mup:
         **settings: Any,
     ) -> torch.optim.Optimizer:
         """An optimizer with muP's groups; see :func:`automup.optim.optimizer`."""
-        return optim.optimizer(self._any_plan, model, optimizer_class, **settings)
+        made: torch.optim.Optimizer = optim.optimizer(
+            self._any_plan, model, optimizer_class, **settings
+        )
+        return made
 
     def param_groups(
         self,

@@ -7,12 +7,12 @@ on the module whose argument it scales. What fits none of these is refused by na
 
 from __future__ import annotations
 
+import linecache
 import math
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 import torch
@@ -100,7 +100,7 @@ def with_method(cls: type, function: str, edits: tuple[Edit, ...]) -> type:
     return _edited_class(original, tuple(sorted({**edited, function: edits}.items())))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _edited_class(cls: type, edits: tuple[tuple[str, tuple[Edit, ...]], ...]) -> type:
     body: dict[str, Any] = {
         "__module__": cls.__module__,
@@ -128,7 +128,7 @@ def _reduce(self: nn.Module, protocol: int) -> tuple[Any, ...]:
 
 
 def _rebuild(cls: type, edits: tuple[tuple[str, tuple[Edit, ...]], ...]) -> Any:
-    edited = _edited_class(cls, edits)
+    edited: Any = _edited_class(cls, edits)
     return edited.__new__(edited)
 
 
@@ -144,10 +144,10 @@ def find_method(cls: type, function: str) -> types.FunctionType | None:
 def recompiled(function: types.FunctionType, edits: tuple[Edit, ...]) -> types.FunctionType:
     """The function compiled from its file's source with the edits, same globals and closure."""
     code = function.__code__
-    text = Path(code.co_filename).read_text(encoding="utf-8")
-    module = compile(
-        edit_sites(text, edits, filename=code.co_filename), code.co_filename, "exec", dont_inherit=True
+    text = edit_sites(
+        read_source(code.co_filename), edits, filename=code.co_filename, add_imports=False
     )
+    module = compile(text, code.co_filename, "exec", dont_inherit=True)
     twins = [c for c in _code_objects(module) if c.co_qualname == code.co_qualname]
     new = min(twins, key=lambda c: abs(c.co_firstlineno - code.co_firstlineno))
     function.__globals__.setdefault("math", math)  # the edited source may have come to need it
@@ -158,6 +158,11 @@ def recompiled(function: types.FunctionType, edits: tuple[Edit, ...]) -> types.F
     made.__doc__, made.__annotations__ = function.__doc__, function.__annotations__
     made.__qualname__ = function.__qualname__
     return made
+
+
+def read_source(file: str) -> str:
+    """The source text that a code object was compiled from."""
+    return "".join(linecache.getlines(file))
 
 
 def _code_objects(code: types.CodeType) -> list[types.CodeType]:

@@ -163,7 +163,7 @@ def explain(
 
 
 def _plan(study: Study, target: list[str] | None) -> Plan:
-    from automup.capture.load import parse_assignments
+    from automup.capture.values import parse_assignments
 
     given = parse_assignments(target or [])
     unknown = sorted(set(given) - set(study.base))
@@ -185,9 +185,9 @@ def _study(
     source: ModelSource, base: list[str] | None, width: str, inputs: list[str] | None
 ) -> Study:
     """The study that the common options ask for; knobs are discovered where none are named."""
-    from automup.capture.inputs import parse_inputs
+    from automup.capture.given_inputs import parse_inputs
     from automup.capture.knobs import discover
-    from automup.capture.load import parse_assignments
+    from automup.capture.values import parse_assignments
     from automup.study import converted_knobs, study_source
 
     maker = parse_inputs(inputs) if inputs else None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import linecache
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from automup.analysis.placement import edit_for, frame_owner
 from automup.capture.load import ModelSource, load_text
+from automup.capture.raised import describe
 from automup.capture.trace import LATE_INITS, Workshop
 from automup.errors import AutomupError, RewriteError, UnresolvedError
 from automup.plan import Plan
@@ -44,7 +47,8 @@ def convert(source: ModelSource, study: Study, *, strict: bool = True) -> Conver
     """
     refuse_unresolved(study)
     plan = study.plan(study.wide)
-    edits = [*dict.fromkeys(edit for spot in study.exponents.spots for edit in _edits(source, study, spot))]
+    spots = study.exponents.spots
+    edits = [*dict.fromkeys(edit for spot in spots for edit in _edits(source, study, spot))]
     lines = frozenset(n for file, n in study.exploration.lines if file == source.file)
     unrun = find_unrun(source.text, lines, edits)
     if unrun.suspicious and strict:
@@ -104,7 +108,17 @@ def _edits(source: ModelSource, study: Study, spot: Spot) -> Iterator[Edit]:
             where=str(spot.frame),
             fix="Give each its own code, or use automup.parametrize.",
         )
-    yield from edits
+    yield from _once(edits)
+
+
+def _once(edits: Iterable[Edit]) -> Iterator[Edit]:
+    """One edit for each factor at a place: a line may run many times, each with its own scope."""
+    found: dict[tuple[Any, ...], Edit] = {}
+    for edit in edits:
+        key = (edit.span, edit.factor.base, edit.factor.exponent)
+        first = found.setdefault(key, edit)
+        found[key] = replace(first, tensor_names=first.tensor_names | edit.tensor_names)
+    yield from found.values()
 
 
 def _init_functions(source: ModelSource, study: Study, plan: Plan) -> list[str]:
@@ -151,32 +165,43 @@ def _redraws(study: Study, cls: type, method: str) -> tuple[int, set[str]]:
     return during, shop.redrawn_by(method)
 
 
-# --- the check ---------------------------------------------------------------------------------------
+# --- the check -----------------------------------------------------------------------------------
 
 
 def _check(source: ModelSource, study: Study, text: str) -> None:
     """The converted file must be in muP, and at the base the author's model bit for bit."""
+    lines = linecache.cache.get(source.file)
     try:
-        module = load_text(text, source.file)
-        made = ModelSource(getattr(module, source.name), module, source.file, source.name, text)
-        converted = study_source(made, study.base, study.fixed, study.inputs)
-        left = converted.exponents
-        plan = converted.plan(converted.wide)
-    except AutomupError as error:
+        wrong = _faults(source, study, text)
+    except Exception as error:  # the file that was made may fail in any way
+        said = error if isinstance(error, AutomupError) else f"{describe(error)}."
         raise RewriteError(
-            f"The converted file does not stand up to its own check: {error}",
+            f"The converted file does not stand up to its own check: {said}",
             where=source.file,
             fix="Please report this as a bug, with the model file.",
         ) from error
-    wrong = [str(s.span) for s in left.spots] + [u.reason for u in left.unresolved]
-    wrong += [f"init of {p.name}" for p in plan.parameters if p.init_mult != 1.0]
-    wrong += _differences(study, converted)
+    finally:  # loading the text under the author's file name left its lines and module behind
+        sys.modules[source.module.__name__] = source.module
+        if lines is not None:
+            linecache.cache[source.file] = lines
     if wrong:
         raise RewriteError(
             f"The converted file is not in muP: {'; '.join(wrong)}.",
             where=source.file,
             fix="Please report this as a bug, with the model file.",
         )
+
+
+def _faults(source: ModelSource, study: Study, text: str) -> list[str]:
+    """What the analysis of the converted file still finds, and where it differs at the base."""
+    module = load_text(text, source.file)
+    made = ModelSource(getattr(module, source.name), module, source.file, source.name, text)
+    converted = study_source(made, study.base, study.fixed, study.inputs)
+    left = converted.exponents
+    plan = converted.plan(converted.wide)
+    wrong = [str(s.span) for s in left.spots] + [u.reason for u in left.unresolved]
+    wrong += [f"init of {p.name}" for p in plan.parameters if p.init_mult != 1.0]
+    return wrong + _differences(study, converted)
 
 
 def _differences(study: Study, converted: Study) -> list[str]:

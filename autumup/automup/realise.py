@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import ast
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from torch import nn
@@ -17,19 +19,22 @@ from automup.apply import (
     MethodChange,
     find_method,
     multiply,
+    read_source,
 )
 from automup.errors import RewriteError, UnresolvedError
+from automup.plan import Span
+from automup.rewrite import Edit, find_unrun
 from automup.study import Comparison, Spot, Study
 
-Form = Callable[[Spot, Correction], Change]
-"""Makes the change for one correction of a spot at some target."""
+Form = Callable[[Spot, Correction], Iterable[Change]]
+"""Makes the changes for one correction of a spot at some target."""
 
 
 @dataclass(frozen=True)
 class Realisation:
     """For every spot of a study the form of its multiplier."""
 
-    forms: tuple[tuple[str, Form], ...]
+    forms: Mapping[tuple[Span, float], Form]
 
     def changes(self, comparison: Comparison) -> tuple[Change, ...]:
         """What to change in a model at the comparison's wider end.
@@ -37,10 +42,9 @@ class Realisation:
         Raises:
             UnresolvedError: if the target needs a multiplier where twice the base needs none.
         """
-        forms = dict(self.forms)
         found: dict[Change, None] = {}
         for spot in comparison.spots:
-            form = forms.get(str(spot.span))
+            form = self.forms.get(spot.key)
             if form is None:
                 raise UnresolvedError(
                     "This target needs a multiplier where twice the base needs none.",
@@ -48,7 +52,7 @@ class Realisation:
                     fix="Scale the same knobs as at the target when choosing the base.",
                 )
             for correction in spot.corrections:
-                found[form(spot, correction)] = None
+                found.update(dict.fromkeys(form(spot, correction)))
         return tuple(_merged(found))
 
 
@@ -71,9 +75,8 @@ def realise(study: Study) -> Realisation:
         RewriteError: if a multiplier has no place in the live model; names it.
     """
     comparison = study.exponents
-    forms = tuple((str(s.span), _form(study, comparison, s)) for s in comparison.spots)
-    realisation = Realisation(forms)
-    if forms:
+    realisation = Realisation({s.key: _form(study, comparison, s) for s in comparison.spots})
+    if realisation.forms:
         left = _after(study, realisation.changes(comparison))
         for spot in left.spots:
             raise RewriteError(
@@ -122,9 +125,9 @@ def _attributes(model: nn.Module, spot: Spot) -> Iterator[tuple[int, str]]:
 
 
 def _attribute_form(depth: int, attribute: str) -> Form:
-    def change(spot: Spot, correction: Correction) -> Change:
+    def change(spot: Spot, correction: Correction) -> Sequence[Change]:
         owner = correction.node.meta["fact"].owners[depth]
-        return AttributeChange(owner, attribute, 2.0**correction.log)
+        return (AttributeChange(owner, attribute, 2.0**correction.log),)
 
     return change
 
@@ -134,20 +137,68 @@ def _method_form(study: Study, comparison: Comparison) -> Form:
     ops = {node: op for a in comparison.analyses for node, op in a.dataflow.ops.items()}
     model = study.shop(study.base).built.model
 
-    def change(spot: Spot, correction: Correction) -> Change:
-        twin = next(s for s in comparison.spots if s.span == spot.span)
+    def change(spot: Spot, correction: Correction) -> Iterator[Change]:
+        twin = next(s for s in comparison.spots if s.key == spot.key)
         path = correction.node.meta["fact"].module
-        known = next((c for c in twin.corrections if c.node.meta["fact"].module == path), twin.first)
+        known = next(
+            (c for c in twin.corrections if c.node.meta["fact"].module == path), twin.first
+        )
         owners = [frame_owner(model, o) for o in known.node.meta["fact"].owners]
         edit = edit_for(ops[known.node], known, 0, owners)
-        frame = known.frames[0]
-        return MethodChange(known.node.meta["fact"].owners[0], frame.function, (edit,))
+        owner, frame = known.node.meta["fact"].owners[0], known.frames[0]
+        yield MethodChange(owner, frame.function, (edit,))
+        lines = frozenset(n for file, n in study.exploration.lines if file == frame.file)
+        for function, same in twins_of(edit, lines):
+            if find_method(type(model.get_submodule(owner)), function):
+                yield MethodChange(owner, function, (same,))
 
     return change
 
 
-def _input_form(spot: Spot, correction: Correction) -> Change:
-    return InputChange(correction.node.meta["fact"].module, 2.0**correction.log)
+@lru_cache(maxsize=None)
+def twins_of(edit: Edit, lines: frozenset[int]) -> tuple[tuple[str, Edit], ...]:
+    """The edit's twins in code that no trace ran, each with the function it stands in.
+
+    Raises:
+        UnresolvedError: if unexecuted code of the edited function may need a multiplier.
+    """
+    text = read_source(edit.span.file)
+    unrun = find_unrun(text, lines, [edit])
+    home = function_at(text, edit.span.line)
+    for place in unrun.suspicious:
+        if function_at(text, place.line) == home:
+            raise UnresolvedError(
+                f"No trace ran this code, and it may need a multiplier: {place.text} "
+                f"({place.why}).",
+                where=f"{edit.span.file}:{place.line}",
+                fix="Pass `inputs` that reach it.",
+            )
+    return tuple((function_at(text, twin.span.line), twin) for twin in unrun.twins)
+
+
+def function_at(text: str, line: int) -> str:
+    """The qualified name of the innermost function around a line, as Python gives it."""
+    found = ""
+    pending: list[tuple[ast.AST, str]] = [(ast.parse(text), "")]
+    while pending:
+        node, path = pending.pop()
+        for child in ast.iter_child_nodes(node):
+            inside = path
+            if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                inside = f"{path}{child.name}"
+                if child.lineno <= line <= (child.end_lineno or child.lineno):
+                    if not isinstance(child, ast.ClassDef):
+                        found = inside
+                        inside += ".<locals>"
+                    inside += "."
+                else:
+                    continue
+            pending.append((child, inside))
+    return found
+
+
+def _input_form(spot: Spot, correction: Correction) -> Sequence[Change]:
+    return (InputChange(correction.node.meta["fact"].module, 2.0**correction.log),)
 
 
 def _owns(model: nn.Module, path: str, parameter: str) -> bool:
@@ -159,8 +210,8 @@ def _owns(model: nn.Module, path: str, parameter: str) -> bool:
 
 def _mends(study: Study, comparison: Comparison, spot: Spot, form: Form) -> bool:
     """Whether the changes remove this spot's faults and cause no others."""
-    changes = tuple(dict.fromkeys(form(spot, c) for c in spot.corrections))
+    changes = tuple(dict.fromkeys(x for c in spot.corrections for x in form(spot, c)))
     after = _after(study, changes)
-    before = {str(s.span) for s in comparison.spots}
-    left = {str(s.span) for s in after.spots}
-    return left == before - {str(spot.span)} and after.unresolved == comparison.unresolved
+    left = {s.key for s in after.spots}
+    wanted = {s.key for s in comparison.spots} - {spot.key}
+    return left == wanted and after.unresolved == comparison.unresolved

@@ -14,21 +14,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 from automup.errors import UsageError
 
 
-class Role(str, Enum):
+class Role(StrEnum):
     """What a weight does, by which of its fans grow with width (Tensor Programs V, Table 3)."""
 
     INPUT = "input"  # finite fan_in, infinite fan_out; biases and gains too
     HIDDEN = "hidden"  # both infinite
     OUTPUT = "output"  # infinite fan_in, finite fan_out: a readout
     SCALAR = "scalar"  # nothing grows
-
-    def __str__(self) -> str:
-        return self.value
 
 
 @dataclass(frozen=True)

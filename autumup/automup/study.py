@@ -16,12 +16,13 @@ from automup.analysis.sites import Analysis, Correction, analyse
 from automup.analysis.weights import WeightSummary
 from automup.capture.init_laws import Law
 from automup.capture.inputs import InputMaker, optional_candidates, synthesise
-from automup.capture.knobs import next_legal, scaled
-from automup.capture.load import ModelSource, describe, place_of
 from automup.capture.laws import infer_law, measured
+from automup.capture.load import ModelSource
+from automup.capture.raised import describe, place_of
 from automup.capture.source import Frame
 from automup.capture.trace import Forced, Trace, Variant, WeightFact, Workshop
 from automup.capture.variants import Exploration, explore
+from automup.capture.widths import next_legal, scaled
 from automup.errors import AutomupError, CaptureError, KnobError, UnresolvedError
 from automup.plan import Parameter, Plan, Site, Span, Unresolved
 from automup.rules import Ratios, init_multiplier, role_of
@@ -38,6 +39,11 @@ class Spot:
     span: Span
     frame: Frame | None
     corrections: tuple[Correction, ...]
+
+    @property
+    def key(self) -> tuple[Span, float]:
+        """The position with the exponent: the same line may serve several kinds of modules."""
+        return self.span, round(self.first.exponent, 4)
 
     @property
     def first(self) -> Correction:
@@ -208,8 +214,8 @@ class Study:
                     f"over dimensions {summary.fan_in_dims} against {seen.fan_in_dims}.",
                     fix="Choose a base whose sizes do not coincide with a fixed size of the model.",
                 )
-        left = {(str(s.span), round(s.first.exponent, 4)) for s in two.spots}
-        right = {(str(s.span), round(s.first.exponent, 4)) for s in other.spots}
+        left = {(str(s.span), s.key[1]) for s in two.spots}
+        right = {(str(s.span), s.key[1]) for s in other.spots}
         if left != right:
             place, exponent = sorted(left ^ right)[0]
             raise UnresolvedError(
@@ -323,7 +329,7 @@ class Study:
         }
 
     def _site(self, spot: Spot, at_target: Comparison, axes: Callable[[Size], str]) -> Site:
-        twin = next((s for s in at_target.spots if s.span == spot.span), None)
+        twin = next((s for s in at_target.spots if s.key == spot.key), None)
         first = spot.first
         fact = first.node.meta["fact"]
         return Site(

@@ -1,6 +1,5 @@
 """A decoder that imports its norm from the file beside it."""
 
-import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from norm import RMSNorm

@@ -1,6 +1,11 @@
 """Capture: run a model on the meta device and record what it did.
 
-``meta`` runs code without allocating weights, ``init_laws`` records how the constructor draws
-them, ``recorder`` writes the operations into a ``torch.fx`` graph, ``trace`` puts the three
-together, ``inputs`` finds example inputs, ``knobs`` the width knobs, ``load`` the model's class.
+What is captured: ``load`` imports the model's file, ``choose`` takes its class, ``fields`` are what
+can be set when it is built, ``knobs`` finds those that are width, ``widths`` builds it at others,
+``inputs`` finds example inputs (of ``recipes``, or ``given_inputs``), ``values`` reads text.
+
+How: ``meta`` runs code without allocating weights, ``init_laws`` records how the constructor draws
+them and ``laws`` makes formulas of that, ``recorder`` writes the operations into a ``torch.fx``
+graph, ``source`` says where they stand, ``trace`` puts these together, ``variants`` runs the model
+in more ways, so that its branches are seen, ``raised`` words what the user's code raised.
 """

@@ -70,7 +70,7 @@ class InitRecorder(TorchDispatchMode):
     """Follows the law of every storage while a constructor runs."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._laws: dict[int, Law] = {}
         self._keep: list[torch.Tensor] = []
 
@@ -81,7 +81,7 @@ class InitRecorder(TorchDispatchMode):
         return constant(float(value)) if isinstance(value, int | float) else UNKNOWN
 
     def set(self, tensor: torch.Tensor, law: Law) -> None:
-        """Record that all entries of this tensor now follow the law (a view: part of its storage)."""
+        """All entries of this tensor follow the law from now on (a view: part of its storage)."""
         self._keep.append(tensor)
         key = _storage(tensor)
         share = tensor.numel() / max(1, _capacity(tensor))

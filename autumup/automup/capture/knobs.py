@@ -7,19 +7,19 @@ inner width (a feed-forward size) scales one axis of weights whose other axis a 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
 
 from automup.capture.inputs import InputMaker, synthesise
-from automup.capture.load import REQUIRED, ModelSource, describe, place_of
+from automup.capture.load import ModelSource
+from automup.capture.raised import describe, place_of
 from automup.capture.trace import Trace, Variant, Workshop
+from automup.capture.widths import build_at, is_scalable, scaled
 from automup.errors import AutomupError, KnobError
 
-Build = Callable[[Mapping[str, Any]], nn.Module]
 Axes = Mapping[tuple[str, int], float]
 """(parameter, axis) -> by what it grew."""
 
@@ -96,7 +96,7 @@ class _Search:
     ) -> None:
         self._source, self._given = source, dict(base)
         known = {**source.constructor_fields(), **base}
-        self._fields = {n: v for n, v in known.items() if _scalable(v)}
+        self._fields = {n: v for n, v in known.items() if is_scalable(v)}
         shop = build_at(source.build, self._given, 1)
         self._maker = maker or synthesise(shop)
         self._inputs = self._maker(shop.built.model)
@@ -109,6 +109,7 @@ class _Search:
             )
 
     def run(self) -> Discovery:
+        """Double every field by itself, then settle which of those that grow are width."""
         found = {name: self._look(name) for name in self._fields}
         if not any(f.kind == "main" for f in found.values()):
             found |= self._pairs([n for n, f in found.items() if f.kind.startswith("fails")])
@@ -329,76 +330,3 @@ def _said(probe: _Probe) -> str:
     if isinstance(probe.error, AutomupError):
         return probe.error.what.rstrip(".")
     return describe(probe.error) if probe.error is not None else "nothing"
-
-
-# --- values at other widths ----------------------------------------------------------------------
-
-
-def _scalable(value: Any) -> bool:
-    if isinstance(value, tuple | list):
-        return bool(value) and all(_scalable(v) for v in value)
-    return type(value) is int and value > 0
-
-
-def scaled(value: Any, factor: float) -> Any:
-    """A width knob's value, larger: of a list or tuple every number.
-
-    Raises:
-        KnobError: it is not a number, or an integer does not stay one.
-    """
-    if isinstance(value, tuple | list):
-        return type(value)(scaled(v, factor) for v in value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        shown = "has no value" if value is REQUIRED else f"is {value!r}, not a number"
-        raise KnobError(
-            f"A width knob {shown}, so it cannot be scaled.", fix="Pass --base NAME=VALUE."
-        )
-    larger = value * factor
-    if isinstance(value, int) and larger != int(larger):
-        raise KnobError(f"{value} × {factor:g} is not a whole number.", fix="Choose another base.")
-    return int(larger) if isinstance(value, int) else larger
-
-
-def build_at(build: Build, base: Mapping[str, Any], factor: int) -> Workshop:
-    """The model with its knobs at a multiple of the base, built without weights.
-
-    Raises:
-        KnobError: the constructor raised: a size that does not divide, for one.
-    """
-    values = {name: scaled(value, factor) for name, value in base.items()} if factor != 1 else base
-    try:
-        return Workshop(lambda: build(values))
-    except AutomupError as error:
-        if factor == 1 or not isinstance(error, KnobError):
-            raise
-        raise KnobError(
-            f"At {factor} × base: {error.what}", where=error.where, fix=_OTHER_BASE
-        ) from error
-    except Exception as error:
-        shown = ", ".join(f"{name}={value!r}" for name, value in values.items())
-        at = f"at {factor} × base ({shown})" if factor != 1 else f"at its base ({shown})"
-        raise KnobError(
-            f"The model cannot be built {at}: {describe(error)}.",
-            where=place_of(error),
-            fix=_OTHER_BASE,
-        ) from error
-
-
-_OTHER_BASE = "Choose another base, or other knobs, with --base NAME=VALUE and --width NAME."
-
-
-def next_legal(
-    build: Build, base: Mapping[str, Any], multiples: Sequence[int] = (3, 4, 5, 6, 8)
-) -> int:
-    """The first multiple of the knobs' base values at which the model can be built.
-
-    Raises:
-        KnobError: there is none; it says what the constructor raised at the last.
-    """
-    for multiple in multiples:
-        try:
-            build_at(build, base, multiple)
-            return multiple
-        except KnobError as error:
-            last = error
-    raise last

@@ -45,7 +45,9 @@ def infer_law(
     return None
 
 
-def measured(build: Callable[[], nn.Module], weights: Sequence[WeightFact]) -> tuple[WeightFact, ...]:
+def measured(
+    build: Callable[[], nn.Module], weights: Sequence[WeightFact]
+) -> tuple[WeightFact, ...]:
     """The weights with laws checked on a real draw; a law that it contradicts is measured.
 
     The recorder can be fooled (by a library's own sampler, by code that looks at the device), so

@@ -1,0 +1,78 @@
+"""The report as data: the contract of ``explain --format json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from automup.errors import UsageError
+from automup.plan import Parameter, Plan, Site
+from automup.rules import multipliers
+
+#: The family of each optimizer that a report can be for, by name (as ``optim.OPTIMIZERS``).
+FAMILY_OF_NAME = {"adamw": "adam", "adam": "adam", "sgd": "sgd"}
+
+
+def as_dict(plan: Plan, optimizer: str = "adamw", decay: str = "independent") -> dict[str, Any]:
+    """The report as data: the contract of ``explain --format json``.
+
+    Args:
+        plan: the plan; its sites and unresolved places are listed after its parameters.
+        optimizer: a key of :data:`FAMILY_OF_NAME`, in any case.
+        decay: "independent" or "coupled", see :func:`automup.rules.multipliers`.
+
+    Raises:
+        UsageError: no such optimizer.
+    """
+    family = family_of(optimizer)
+    return {
+        "model": plan.model,
+        "base": dict(plan.base),
+        "target": dict(plan.target),
+        "optimizer": optimizer.lower(),
+        "family": family,
+        "decay": decay,
+        "parameters": [_parameter(p, plan.sites, family, decay) for p in plan.parameters],
+        "sites": [
+            _picked(s, "kind source exponents factor modules reason")
+            | {"exponents": dict(s.exponents)}
+            for s in plan.sites
+        ],
+        "unresolved": [_picked(u, "source op reason") for u in plan.unresolved],
+        "notes": list(plan.notes),
+    }
+
+
+def as_json(plan: Plan, optimizer: str = "adamw", decay: str = "independent") -> str:
+    """:func:`as_dict` as JSON text."""
+    return json.dumps(as_dict(plan, optimizer, decay), indent=2, ensure_ascii=False)
+
+
+def family_of(optimizer: str) -> str:
+    """The family of an optimizer, by its name in any case; UsageError if it has none."""
+    family = FAMILY_OF_NAME.get(optimizer.lower())
+    if family is None:
+        known = ", ".join(FAMILY_OF_NAME)
+        raise UsageError(f"There is no optimizer {optimizer!r}.", fix=f"Known: {known}.")
+    return family
+
+
+def _parameter(p: Parameter, sites: Iterable[Site], family: str, decay: str) -> dict[str, Any]:
+    """One parameter's entry. A weight that several sites read has one multiplier: each use's."""
+    factors = multipliers(family, p.ratios, decay=decay)
+    sizes = "name names shape base_shape role fan_in fan_out base_fan_in base_fan_out"
+    return {
+        **_picked(p, f"{sizes} init_std init_mult"),
+        "role": str(p.role),
+        "lr_mult": factors.lr,
+        "wd_mult": factors.weight_decay,
+        "eps_mult": factors.eps if family == "adam" else 1.0,
+        "multiplier": next((s.factor for s in sites if s.parameter in p.names), 1.0),
+        **_picked(p, "reason source"),
+    }
+
+
+def _picked(fact: Any, keys: str) -> dict[str, Any]:
+    values = {key: getattr(fact, key) for key in keys.split()}
+    return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
