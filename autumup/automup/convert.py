@@ -224,4 +224,3 @@ def _run_at_base(study: Study) -> list[torch.Tensor]:
         outputs = model(*inputs.args, **inputs.kwargs)
         tensors = [x for x in tree_leaves(outputs) if isinstance(x, torch.Tensor)]
         return [p.detach() for p in model.state_dict().values()] + tensors
-

@@ -133,8 +133,7 @@ def _misaligned(a: fx.Node, b: fx.Node | None) -> CaptureError:
     fact = a.meta.get("fact")
     other = f"and at the other {says(b)}" if b is not None else "and at the other nothing"
     return CaptureError(
-        "The model does different things at two widths: "
-        f"at one it runs {says(a)}, {other}.",
+        f"The model does different things at two widths: at one it runs {says(a)}, {other}.",
         where=str(fact.frames[0]) if fact and fact.frames else "",
         fix="Control flow must not depend on the width: choose another base "
         "(one whose sizes do not coincide with a fixed size), or scale other knobs.",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import fx
@@ -31,10 +31,13 @@ from automup.analysis.views import Axis, expanded, mapped, reshaped, resized
 RULES: dict[Any, Rule] = {}
 
 
-def rule(*names: str) -> Callable[[Rule], Rule]:
+R = TypeVar("R", bound=Rule)
+
+
+def rule(*names: str) -> Callable[[R], R]:
     """Register a rule for every overload of the named aten operations, in-place forms included."""
 
-    def register(function: Rule) -> Rule:
+    def register(function: R) -> R:
         for name in names:
             for form in (name, f"{name}_"):
                 packet = getattr(torch.ops.aten, form, None)
@@ -242,9 +245,7 @@ def _slice(flow: Flow, op: Op) -> State:
 
 def _cut(flow: Flow, state: State, dim: int, sizes: tuple[Size, ...]) -> State:
     dim = dim % len(sizes)
-    return replace(
-        state, views=mapped(state.views, lambda axes: resized(axes, dim, sizes[dim]))
-    )
+    return replace(state, views=mapped(state.views, lambda axes: resized(axes, dim, sizes[dim])))
 
 
 # -> several slices along one dimension
@@ -268,7 +269,7 @@ def _unbind(flow: Flow, op: Op) -> list[State]:
 
 def _part_sizes(flow: Flow, op: Op) -> list[tuple[Size, ...]]:
     """The sizes of the parts of an operation that returns several tensors."""
-    parts = {n.args[1]: flow.sizes(n) for n in op.base.users}
+    parts: dict[Any, tuple[Size, ...]] = {n.args[1]: flow.sizes(n) for n in op.base.users}
     whole: tuple[Size, ...] = flow.sizes(op.arg(0))
     return [parts.get(i, whole) for i in range(max(parts, default=-1) + 1)]
 

@@ -17,7 +17,9 @@ from automup.plan import Span
 from automup.rewrite import Edit, Factor
 
 
-def edit_for(op: Op, correction: Correction, depth: int, owners: Sequence[nn.Module | None]) -> Edit:
+def edit_for(
+    op: Op, correction: Correction, depth: int, owners: Sequence[nn.Module | None]
+) -> Edit:
     """The edit that puts a correction into the source of one of its frames.
 
     Args:
@@ -75,7 +77,12 @@ def _sizes(scope: Mapping[str, tuple[Any, Any]], size: Size, text: str) -> Itera
     """Expressions that have this size: names in the expression itself first, last dims first."""
     words = re.findall(r"\w+", text)
     found = [
-        (_rank(name, words), not isinstance(base, tuple), -dim if dim is not None else 0, expression)
+        (
+            _rank(name, words),
+            not isinstance(base, tuple),
+            -dim if dim is not None else 0,
+            expression,
+        )
         for name, (base, wide) in scope.items()
         for dim, expression in _readings(name, base, wide, size)
     ]

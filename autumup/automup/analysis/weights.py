@@ -30,7 +30,9 @@ class WeightSummary:
         return -log_ratio(self.fan_in)
 
 
-def summarise(uses: Sequence[Use], shapes: Mapping[str, tuple[Size, ...]]) -> dict[str, WeightSummary]:
+def summarise(
+    uses: Sequence[Use], shapes: Mapping[str, tuple[Size, ...]]
+) -> dict[str, WeightSummary]:
     """Sum up the uses of every weight in ``shapes``."""
     by_weight: dict[str, list[Use]] = {name: [] for name in shapes}
     for use in uses:

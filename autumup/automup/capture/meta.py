@@ -38,9 +38,8 @@ class Guess:
 class MetaMode(TorchDispatchMode):
     """Redirects every allocation to the meta device and keeps shadows of small known tensors."""
 
-    def __init__(self, guess_bool: bool = False) -> None:
-        super().__init__()
-        self.guess_bool = guess_bool
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
         self.guesses: list[Guess] = []
         self._shadows: dict[int, torch.Tensor] = {}
         self._metas: dict[int, torch.Tensor] = {}
@@ -56,8 +55,14 @@ class MetaMode(TorchDispatchMode):
         """The real value of a tensor, or None if nobody knows it."""
         if tensor.is_meta:
             return self._shadows.get(id(tensor))
-        twin = self._metas.get(id(tensor))  # a real tensor that was overwritten lives on as its twin
+        twin = self._metas.get(
+            id(tensor)
+        )  # a real tensor that was overwritten lives on as its twin
         return tensor if twin is None else self._shadows.get(id(twin))
+
+    def admit(self, tensor: torch.Tensor) -> torch.Tensor:
+        """An input of the model, as it is to be passed."""
+        return self.to_meta(tensor)
 
     def to_meta(self, tensor: torch.Tensor) -> torch.Tensor:
         """The meta twin of a real tensor, with the tensor itself as its shadow."""
@@ -120,7 +125,7 @@ class MetaMode(TorchDispatchMode):
             if not known:
                 raise
             out = None
-        if known and _deterministic(func):
+        if known and is_deterministic(func):
             return self._with_shadow(func, args, kwargs, out)
         if func._schema.is_mutable:
             for tensor in written_tensors(func, meta_args, meta_kwargs):
@@ -225,14 +230,16 @@ def _takes_device(func: Any) -> bool:
 
 
 @functools.cache
-def _deterministic(func: Any) -> bool:
+def is_deterministic(func: Any) -> bool:
     """False for random draws and for memory that nobody has written yet."""
     if torch.Tag.nondeterministic_seeded in func.tags:
         return False
     return "empty" not in func._schema.name
 
 
-def written_tensors(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[torch.Tensor]:
+def written_tensors(
+    func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Iterator[torch.Tensor]:
     """The tensors that an operation's schema says it writes."""
     for i, argument in enumerate(func._schema.arguments):
         if argument.alias_info is not None and argument.alias_info.is_write:
@@ -245,7 +252,7 @@ def _read_item(mode: MetaMode, tensor: torch.Tensor) -> Any:
     if real is not None:
         return real.item()
     if tensor.dtype is torch.bool:
-        return mode.guess("the truth of a tensor", mode.guess_bool)
+        return mode.guess("the truth of a tensor", False)
     return mode.guess("the value of a tensor", 0.0 if tensor.dtype.is_floating_point else 0)
 
 
@@ -253,7 +260,7 @@ def _read_equal(mode: MetaMode, a: torch.Tensor, b: torch.Tensor) -> bool:
     left, right = mode.shadow(a), mode.shadow(b)
     if left is not None and right is not None:
         return torch.equal(left, right)
-    return bool(mode.guess("whether two tensors are equal", mode.guess_bool))
+    return bool(mode.guess("whether two tensors are equal", False))
 
 
 def _read_nonzero(mode: MetaMode, tensor: torch.Tensor) -> bool:
@@ -328,14 +335,9 @@ _PYTHON_READS: dict[str, Callable[..., Any]] = {
 
 @contextlib.contextmanager
 def without_weights(
-    guess_bool: bool = False, on_meta_init: Callable[[Any], None] | None = None
+    on_meta_init: Callable[[Any], None] | None = None,
 ) -> Iterator[MetaMode]:
     """Run the block with every tensor on meta, shadows for small known ones, no gradient."""
-    mode = MetaMode(guess_bool)
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # it would hide the encoder layer's operations
-    try:
-        with mode, ReadGuard(mode, on_meta_init), torch.no_grad():
-            yield mode
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
+    mode = MetaMode()
+    with mode, ReadGuard(mode, on_meta_init), torch.no_grad():
+        yield mode

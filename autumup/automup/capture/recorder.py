@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from automup.capture.meta import MetaMode, written_tensors
+from automup.capture.real import RealMode
 from automup.capture.source import Frame, frame_of, python_frames, sizes_in_scope
 
 
@@ -52,12 +53,12 @@ def written(tensor: Any, *writes: Any) -> Any:
 
 
 class GraphRecorder(TorchDispatchMode):
-    """Records operations into ``graph`` while a model runs under a :class:`MetaMode`."""
+    """Records operations into ``graph`` while a model runs under a :class:`MetaMode` or :class:`RealMode`."""
 
-    def __init__(self, model: nn.Module, meta: MetaMode) -> None:
-        super().__init__()
+    def __init__(self, model: nn.Module, ground: MetaMode | RealMode) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
         self.graph = fx.Graph()
-        self._meta = meta
+        self._ground = ground
         self._modules = {id(m): n for n, m in model.named_modules()}
         self._stack: list[str] = []
         self._nodes: dict[int, tuple[fx.Node, int]] = {}
@@ -130,9 +131,7 @@ class GraphRecorder(TorchDispatchMode):
             "module": self._stack[-1] if self._stack else "",
             "frames": tuple(map(frame_of, frames)),
             "scopes": tuple(map(sizes_in_scope, frames)) if wanted else (),
-            "owners": tuple(
-                self._modules.get(id(f.f_locals.get("self")), "?") for f in frames
-            ),
+            "owners": tuple(self._modules.get(id(f.f_locals.get("self")), "?") for f in frames),
         }
 
     def _bind(self, out: Any, node: fx.Node, place: dict[str, Any]) -> None:
@@ -190,12 +189,12 @@ class GraphRecorder(TorchDispatchMode):
 
     def _fact(self, tensor: torch.Tensor, known: bool | None = None, **place: Any) -> Fact:
         if known is None:
-            known = self._meta.shadow(tensor) is not None
+            known = self._ground.shadow(tensor) is not None
         return Fact(
             tuple(tensor.shape),
             tensor.is_floating_point(),
             known=known,
-            value=self._meta.shared_value(tensor) if known else None,
+            value=self._ground.shared_value(tensor) if known else None,
             **place,
         )
 

@@ -15,7 +15,8 @@ from torch import fx, nn
 from torch.utils._pytree import tree_map
 
 from automup.capture.init_laws import UNKNOWN, InitRecorder, Law
-from automup.capture.meta import Guess, MetaMode, without_weights
+from automup.capture.meta import Guess, without_weights
+from automup.capture.real import on_real_tensors
 from automup.capture.recorder import GraphRecorder
 from automup.capture.source import is_user_file
 
@@ -84,39 +85,49 @@ class Trace:
 
 
 class Workshop:
-    """A model built without its weights, and run as often as one likes; one per width.
+    """A model built once and run as often as one likes, without its weights; one per width.
 
     Args:
         build: makes the model.
         forced: boolean attributes that modules are made to hold, whatever their code sets.
-        guess_bool: the answer to code that asks for the truth of a value that nobody knows.
+        real: run on real tensors, for models that the meta device cannot run.
     """
 
     def __init__(
-        self, build: Callable[[], nn.Module], forced: Forced = (), guess_bool: bool = False
+        self, build: Callable[[], nn.Module], forced: Forced = (), *, real: bool = False
     ) -> None:
         self._recorder = InitRecorder()
-        self._guess_bool = guess_bool
+        self._real = real
         self._build = build
         self._forced = dict(forced)
+        self._mode: Any = None
         self.built = self._construct()
 
     @contextlib.contextmanager
-    def _weightless(self) -> Iterator[MetaMode]:
-        with without_weights(self._guess_bool, self._recorder.on_meta_init) as mode:
-            if hasattr(self, "_mode"):
-                mode.adopt(self._mode)
-            self._mode = mode
-            yield mode
+    def _ground(self) -> Iterator[Any]:
+        """The mode that the model is built and run under; it keeps what it knows."""
+        ground = on_real_tensors() if self._real else without_weights(self._recorder.on_meta_init)
+        fast_path = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)  # it would hide the operations inside
+        try:
+            with torch.compiler.set_stance("force_eager"), ground as mode:
+                if self._mode is not None:
+                    mode.adopt(self._mode)
+                self._mode = mode
+                yield mode
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast_path)
 
     def _construct(self) -> Build:
         late = ""
-        with self._weightless(), self._recorder, _holding(self._forced):
+        with self._ground(), self._recorder, _holding(self._forced):
             model = self._build()
             if not isinstance(model, nn.Module):
                 raise TypeError(f"the model function returned {type(model).__name__}")
             if not all(self._recorder.law(p).known for p in model.parameters()):
                 late = _call_late_init(model)
+        for parameter in model.parameters() if self._real else ():
+            self._mode.mark_unknown(parameter)
         names: dict[int, list[str]] = {}
         for name, parameter in model.named_parameters(remove_duplicate=False):
             names.setdefault(id(parameter), []).append(name)
@@ -130,7 +141,7 @@ class Workshop:
         """The names of the weights that calling a method of the model draws anew."""
         before, self._recorder = self._recorder, InitRecorder()
         model = self.built.model
-        with self._weightless(), self._recorder:
+        with self._ground(), self._recorder:
             getattr(model, method)()
         after, self._recorder = self._recorder, before
         return {name for name, p in model.named_parameters() if after.law(p) != UNKNOWN}
@@ -139,9 +150,9 @@ class Workshop:
         """Run one forward pass and record it. The model's modes are left as they were found."""
         model = self.built.model
         lines: set[tuple[str, int]] = set()
-        with self._weightless() as mode, _in_mode(model, variant.training):
+        with self._ground() as mode, _in_mode(model, variant.training):
             args, kwargs = tree_map(
-                lambda x: mode.to_meta(x) if isinstance(x, torch.Tensor) else x,
+                lambda x: mode.admit(x) if isinstance(x, torch.Tensor) else x,
                 (tuple(inputs.args), {**inputs.kwargs, **dict(variant.extra)}),
             )
             recorder = GraphRecorder(model, mode)
@@ -193,7 +204,8 @@ def _holding(forced: Mapping[str, bool]) -> Iterator[None]:
     original = nn.Module.__setattr__
 
     def set_forced(module: nn.Module, name: str, value: Any) -> None:
-        original(module, name, forced[name] if isinstance(value, bool) and name in forced else value)
+        held = isinstance(value, bool) and name in forced
+        original(module, name, forced[name] if held else value)  # type: ignore[arg-type]
 
     nn.Module.__setattr__ = set_forced  # type: ignore[method-assign,assignment]
     try:

@@ -1,0 +1,98 @@
+"""The other way to run a small model: on real tensors, where the meta device will not do.
+
+Some operations have no meta kernel, and some code reads values that only the weights can tell. Here
+everything is computed; what depends on a weight or on a random draw is marked by its storage, so
+that the same constants are known as on meta.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from automup.capture.meta import Guess, is_deterministic, tensors_in, written_tensors
+from automup.capture.source import user_frames
+from automup.errors import CaptureError
+
+LARGEST = 1 << 26  # elements of one tensor; a larger model needs the meta device
+
+
+class RealMode(TorchDispatchMode):
+    """Runs operations as they are and keeps track of what no weight had a part in."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.guesses: list[Guess] = []
+        self._unknown: dict[int, torch.Tensor] = {}
+
+    def adopt(self, earlier: RealMode) -> None:
+        """Know what an earlier mode knew."""
+        self._unknown = earlier._unknown
+
+    def admit(self, tensor: torch.Tensor) -> torch.Tensor:
+        """An input of the model, as it is to be passed."""
+        return tensor
+
+    def mark_unknown(self, tensor: torch.Tensor) -> None:
+        """The tensor is a weight: what is computed from it is not known beforehand."""
+        self._unknown[_storage(tensor)] = tensor
+
+    def shadow(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        """The tensor, or None if a weight or a random draw had a part in it."""
+        return None if _storage(tensor) in self._unknown else tensor
+
+    def shared_value(self, tensor: torch.Tensor) -> float | None:
+        """The number that all entries of a known tensor have in common, or None."""
+        if self.shadow(tensor) is None or tensor.numel() == 0 or tensor.is_complex():
+            return None
+        with torch._C._DisableTorchDispatch():
+            first = tensor.reshape(-1)[0]
+            return float(first) if bool((tensor == first).all()) else None
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        tensors = tensors_in((args, kwargs))
+        known = all(self.shadow(x) is not None for x in tensors)
+        if func is torch.ops.aten._local_scalar_dense.default and not known:
+            frames = user_frames(2, limit=1)
+            self.guesses.append(Guess("the value of a tensor", frames[0] if frames else None))
+        if not tensors and args and _elements(args[0]) > LARGEST:
+            raise CaptureError(
+                "The model is too large to be run on real tensors, and on the meta device it fails.",
+                fix="Choose a smaller base.",
+            )
+        out = func(*args, **kwargs)
+        if not known or not is_deterministic(func):
+            for tensor in (*tensors_in(out), *written_tensors(func, args, kwargs)):
+                self.mark_unknown(tensor)
+        return out
+
+
+def _elements(size: Any) -> int:
+    return math.prod(size) if isinstance(size, list | tuple) and size else 0
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+@contextlib.contextmanager
+def on_real_tensors() -> Iterator[RealMode]:
+    """Run the block on real tensors, without fused kernels that hide what they do."""
+    mode = RealMode()
+    with (
+        sdpa_kernel(SDPBackend.MATH),
+        torch.backends.mkldnn.flags(enabled=False),
+        torch.random.fork_rng(devices=[]),
+        mode,
+        torch.no_grad(),
+    ):
+        yield mode

@@ -1,0 +1,525 @@
+"""The laws of ``convert``: the file it writes is the author's at the base, and in muP above it."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib
+import io
+import math
+import shutil
+import subprocess
+import sys
+import tempfile
+import tokenize
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import attention_forms
+import cases
+import pytest
+import torch
+from cases import Case
+from conftest import EXAMPLES, ROOT
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+import automup
+from automup.api import Mup
+from automup.capture.load import ModelSource, load_model
+from automup.convert import convert
+from automup.errors import AutomupError, RewriteError, UnresolvedError
+from automup.study import Study, study_source
+
+FOLDER = Path(tempfile.mkdtemp(prefix="automup-convert-"))
+MODELS = Path(__file__).parent / "models"
+OPTIMIZERS: list[tuple[Any, dict[str, Any]]] = [
+    (torch.optim.AdamW, {"lr": 3e-3, "weight_decay": 0.1}),
+    (torch.optim.SGD, {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.01}),
+]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def folder() -> Iterator[None]:
+    """The folder that model files are converted in, with the siblings that they import."""
+    before = list(sys.path)
+    shutil.copytree(EXAMPLES, FOLDER, dirs_exist_ok=True)
+    shutil.copytree(MODELS, FOLDER, dirs_exist_ok=True)
+    yield
+    sys.path[:] = before
+    shutil.rmtree(FOLDER)
+
+
+@dataclass(frozen=True)
+class File:
+    """A model file and the call that converts it; ``late`` draws the weights when it is built."""
+
+    name: str
+    base: tuple[tuple[str, int], ...]
+    fixed: tuple[tuple[str, Any], ...] = ()
+    late: str = ""
+
+    def __str__(self) -> str:
+        return " ".join([self.name, *(f"{k}={v}" for k, v in self.fixed), self.late]).strip()
+
+    @property
+    def wide(self) -> dict[str, int]:
+        return {name: 4 * value for name, value in self.base}
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A model file and what convert made of it, each with its study."""
+
+    file: File
+    source: ModelSource
+    study: Study
+    made: ModelSource
+    again: Study
+    notes: tuple[str, ...]
+
+    def build(self, which: str, knobs: dict[str, int]) -> nn.Module:
+        torch.manual_seed(1)
+        model = (self.study if which == "author" else self.again).build(knobs)
+        if self.file.late:
+            torch.manual_seed(1)
+            getattr(model, self.file.late)()
+        return model
+
+    def outputs(self, model: nn.Module) -> list[torch.Tensor]:
+        inputs = self.study.inputs(model)
+        found = tree_leaves(model(*inputs.args, **inputs.kwargs))
+        return [x for x in found if isinstance(x, torch.Tensor)]
+
+    def train(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        for _ in range(3):
+            optimizer.zero_grad()
+            floats = [x for x in self.outputs(model) if x.is_floating_point()]
+            sum(x.square().mean() for x in floats).backward()  # type: ignore[union-attr]
+            optimizer.step()
+
+
+@functools.cache
+def converted(file: File) -> Pair:
+    path = FOLDER / file.name
+    source = load_model(str(path))
+    study = study_source(source, dict(file.base), dict(file.fixed))
+    conversion = convert(source, study)
+    out = path.with_name(f"mu_{abs(hash(file))}_{path.name}")
+    out.write_text(conversion.text, encoding="utf-8", newline="")
+    made = load_model(str(out))
+    again = study_source(made, dict(file.base), dict(file.fixed), study.inputs)
+    return Pair(file, source, study, made, again, conversion.notes)
+
+
+def refusal(file: File) -> AutomupError:
+    with pytest.raises(AutomupError) as caught:
+        converted(file)
+    return caught.value
+
+
+def one(name: str, **base: int) -> File:
+    return File(name, tuple(base.items()))
+
+
+def assert_same(a: nn.Module, b: nn.Module, **tolerance: float) -> None:
+    left, right = a.state_dict(), b.state_dict()
+    assert list(left) == list(right)
+    for name, tensor in left.items():
+        if tolerance:
+            torch.testing.assert_close(right[name], tensor, **tolerance, msg=name)
+        else:
+            assert torch.equal(right[name], tensor), name
+
+
+def settings(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, tuple[float, ...]]:
+    """Each parameter's lr, decay, eps and lr_mult."""
+    names = {id(p): name for name, p in model.named_parameters()}
+    return {
+        names[id(p)]: (g["lr"], g["weight_decay"], g.get("eps", 0.0), g["lr_mult"])
+        for g in optimizer.param_groups
+        for p in g["params"]
+    }
+
+
+def assert_same_settings(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, values in ours.items():
+        for a, b in zip(values, theirs[name], strict=True):
+            assert math.isclose(a, b, rel_tol=1e-12), (name, values, theirs[name])
+
+
+def comments(text: str) -> list[str]:
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    return [t.string for t in tokens if t.type == tokenize.COMMENT]
+
+
+# --- the laws, on any file -----------------------------------------------------------------------
+
+
+def assert_bit_identical_at_base(pair: Pair) -> None:
+    base = dict(pair.file.base)
+    for optimizer, options in OPTIMIZERS:
+        plain, ours = pair.build("author", base), pair.build("convert", base)
+        assert_same(plain, ours)
+        for a, b in zip(pair.outputs(plain), pair.outputs(ours), strict=True):
+            assert torch.equal(a, b)
+        pair.train(plain, optimizer(plain.parameters(), **options))
+        mup_optimizer = pair.made.module.mup_optimizer
+        pair.train(ours, mup_optimizer(ours, optimizer=optimizer, **options))
+        assert_same(plain, ours)
+
+
+def assert_parametrize_agrees(pair: Pair, mu: Mup) -> None:
+    theirs = mu.apply(pair.build("author", pair.file.wide))
+    ours = pair.build("convert", pair.file.wide)
+    assert_same(theirs, ours, rtol=1e-6, atol=0.0)
+    for a, b in zip(pair.outputs(theirs), pair.outputs(ours), strict=True):
+        torch.testing.assert_close(b, a)
+    for optimizer, options in OPTIMIZERS:
+        made = pair.made.module.mup_optimizer(ours, optimizer=optimizer, **options)
+        assert_same_settings(
+            settings(made, ours), settings(mu.optimizer(theirs, optimizer, **options), theirs)
+        )
+
+
+def assert_well_written(pair: Pair) -> None:
+    before, after = pair.source.text, pair.made.text
+    ast.parse(after)
+    assert after.endswith("\n")
+    left = comments(after)
+    for comment in comments(before):
+        assert comment in left
+        left.remove(comment)
+    assert "automup" not in {
+        name.partition(".")[0]
+        for node in ast.walk(ast.parse(after))
+        for name in [getattr(node, "module", None) or "", *(a.name for a in _aliases(node))]
+    }
+    assert public(pair.source) <= public(pair.made)
+
+
+def _aliases(node: ast.AST) -> list[ast.alias]:
+    return node.names if isinstance(node, ast.Import | ast.ImportFrom) else []
+
+
+def public(source: ModelSource) -> set[str]:
+    return {name for name in vars(source.module) if not name.startswith("_")}
+
+
+def assert_nothing_left(pair: Pair) -> None:
+    """The converted file's own analysis finds it in muP, and converting it changes nothing."""
+    assert not pair.again.exponents.spots
+    assert not pair.again.exponents.unresolved
+    plan = pair.again.plan(pair.file.wide)
+    assert {p.name: p.init_mult for p in plan.parameters if p.init_mult != 1.0} == {}
+    assert convert(pair.made, pair.again).text == pair.made.text
+
+
+# --- the examples --------------------------------------------------------------------------------
+
+EXAMPLE_FILES: dict[Case, File] = {
+    cases.MLP: one("mlp.py", width=32),
+    cases.RESNET: one("resnet.py", width=8),
+    cases.GPT: one("gpt.py", n_embd=32),
+    cases.WRITTEN_OUT: File("gpt.py", (("n_embd", 32),), (("flash", False),)),
+    cases.MANUAL: one("gpt_manual.py", n_embd=32),
+    cases.LLAMA: one("llama.py", dim=32),
+    cases.HEADS: File(
+        "llama.py", (("dim", 32), ("n_heads", 4), ("n_kv_heads", 2)), (("head_dim", 8),)
+    ),
+    cases.EINSUM: one("einsum_net.py", d_model=32),
+}
+EXAMPLE = pytest.mark.parametrize("case", EXAMPLE_FILES, ids=str)
+
+
+@pytest.mark.parametrize("optimizer_class, options", OPTIMIZERS)
+@EXAMPLE
+def test_at_base_everything_is_bit_identical(
+    case: Case, optimizer_class: Any, options: dict[str, Any]
+) -> None:
+    pair = converted(EXAMPLE_FILES[case])
+    torch.manual_seed(1)
+    plain = case.build(case.base)
+    ours = pair.build("convert", dict(pair.file.base))
+    assert_same(plain, ours)
+    assert torch.equal(case.logits(plain), case.logits(ours))
+    cases.train(case, plain, optimizer_class(plain.parameters(), **options), 3)
+    made = pair.made.module.mup_optimizer(ours, optimizer=optimizer_class, **options)
+    cases.train(case, ours, made, 3)
+    assert_same(plain, ours)
+
+
+@EXAMPLE
+def test_at_four_times_the_base_it_is_what_parametrize_makes(case: Case) -> None:
+    pair = converted(EXAMPLE_FILES[case])
+    mu = automup.parametrize(case.build, base={"width": case.base}, inputs=case.inputs)
+    torch.manual_seed(1)
+    theirs, ours = mu(4 * case.base), pair.build("convert", pair.file.wide)
+    assert_same(theirs, ours, rtol=1e-6, atol=0.0)
+    torch.testing.assert_close(case.logits(ours), case.logits(theirs))
+    for optimizer, options in OPTIMIZERS:
+        made = pair.made.module.mup_optimizer(ours, optimizer=optimizer, **options)
+        assert_same_settings(
+            settings(made, ours), settings(mu.optimizer(theirs, optimizer, **options), theirs)
+        )
+
+
+@EXAMPLE
+def test_the_output_is_complete_and_final(case: Case) -> None:
+    pair = converted(EXAMPLE_FILES[case])
+    assert_well_written(pair)
+    assert_nothing_left(pair)
+
+
+def test_the_outputs_pass_ruff() -> None:
+    paths = [converted(file).made.file for file in EXAMPLE_FILES.values()]
+    config = str(ROOT / "pyproject.toml")
+    # An edit may make a line of the author's too long: wrapping it would be a larger change.
+    command = [sys.executable, "-m", "ruff", "check", "--no-cache", "--config", config]
+    done = subprocess.run(
+        [*command, "--extend-ignore", "E501", *paths], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("case", [cases.GPT, cases.LLAMA], ids=str)
+def test_a_converted_file_moves_at_any_width_alike(case: Case) -> None:
+    pair = converted(EXAMPLE_FILES[case])
+    widths = [case.base * k for k in (1, 2, 4, 8)]
+    (knob,) = dict(pair.file.base)
+    moved = [
+        cases.movement(
+            case,
+            lambda w=w: pair.again.build({knob: w}),
+            lambda m: pair.made.module.mup_optimizer(m, lr=2e-3, optimizer=torch.optim.Adam),
+        )
+        for w in widths
+    ]
+    assert -0.3 < cases.slope(widths, moved) < 0.2
+
+
+def test_configure_optimizers_makes_mup_groups_and_keeps_the_split() -> None:
+    pair = converted(EXAMPLE_FILES[cases.GPT])
+    for knobs in (dict(pair.file.base), pair.file.wide):
+        model = pair.build("convert", knobs)
+        arguments = {"learning_rate": 3e-3, "betas": (0.9, 0.95), "device_type": "cpu"}
+        optimizer = model.configure_optimizers(weight_decay=0.1, **arguments)
+        assert type(optimizer) is torch.optim.AdamW
+        assert all(g["betas"] == (0.9, 0.95) for g in optimizer.param_groups)
+        width = knobs["n_embd"] / dict(pair.file.base)["n_embd"]
+        found = settings(optimizer, model)
+        assert found.keys() == dict(model.named_parameters()).keys()
+        for name, parameter in model.named_parameters():
+            lr, decay, eps, mult = found[name]
+            hidden = parameter.dim() == 2 and "wte" not in name and "wpe" not in name
+            assert mult == (1 / width if hidden else 1)
+            assert lr == 3e-3 * mult
+            assert math.isclose(decay * mult, 0.1 if parameter.dim() >= 2 else 0.0)
+            assert math.isclose(eps, 1e-8 / width)
+
+
+# --- branches ------------------------------------------------------------------------------------
+
+NANOGPT = one("nanogpt.py", n_embd=32)
+
+
+@pytest.mark.parametrize(
+    "file", [EXAMPLE_FILES[cases.GPT], EXAMPLE_FILES[cases.WRITTEN_OUT], NANOGPT], ids=str
+)
+def test_every_branch_gives_the_same_mup_logits(file: File) -> None:
+    """Also where the buffer of one branch is made by the constructor of that branch alone."""
+    pair = converted(file)
+    model = pair.build("convert", file.wide)
+    tokens, targets = cases.TOKENS, cases.TARGETS
+    ones = torch.ones(64, 64).tril().view(1, 1, 64, 64)
+    theirs = Mup(pair.study, pair.study.build, strict=True).apply(pair.build("author", file.wide))
+    with torch.no_grad():
+        logits = theirs(tokens, targets)[0]
+        for flash in (True, False):
+            for module in model.modules():
+                if hasattr(module, "flash"):
+                    module.flash = flash
+                    module.bias = ones
+            for training in (True, False):
+                model.train(training)
+                torch.testing.assert_close(model(tokens, targets)[0], logits)
+                torch.testing.assert_close(model(tokens)[0], logits[:, [-1]])
+
+
+def test_the_constructor_of_the_other_branch_makes_a_mup_model_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pair = converted(NANOGPT)
+    fused = pair.build("convert", NANOGPT.wide)
+    monkeypatch.delattr(torch.nn.functional, "scaled_dot_product_attention")
+    written_out = pair.build("convert", NANOGPT.wide)
+    monkeypatch.undo()
+    assert not written_out.transformer.h[0].attn.flash
+    a, b = (m(cases.TOKENS, cases.TARGETS)[0] for m in (fused, written_out))
+    torch.testing.assert_close(a, b)
+
+
+# --- files of every kind -------------------------------------------------------------------------
+
+FILES = [
+    one("sibling.py", dim=32),
+    one("package/model.py", dim=32),
+    one("several.py", width=32),
+    one("gemma.py", hidden_size=32),
+    NANOGPT,
+    one("init_called.py", width=32),
+    one("init_later.py", width=32),
+    File("init_later.py", (("width", 32),), late="init_weights"),
+    File("init_called.py", (("width", 32),), late="init_weights"),
+    one("init_optional.py", width=32),
+    File("init_optional.py", (("width", 32),), late="reset_parameters"),
+    File("init_optional.py", (("width", 32),), (("draw", False),), "reset_parameters"),
+][:-1]
+FILES.remove(one("init_later.py", width=32))  # nothing draws its weights
+
+
+def check(pair: Pair) -> None:
+    """All the laws on one file."""
+    assert_well_written(pair)
+    assert_bit_identical_at_base(pair)
+    assert_nothing_left(pair)
+    assert_parametrize_agrees(pair, Mup(pair.study, pair.study.build, strict=True))
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_files_of_every_kind(file: File) -> None:
+    check(converted(file))
+
+
+@pytest.mark.parametrize(
+    "name, base", [("nanogpt", {"n_embd": 32}), ("gemma", {"hidden_size": 32})]
+)
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+@pytest.mark.parametrize("indent", ["    ", "  ", "\t"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_line_endings_indentation_and_byte_order_marks_are_kept(
+    name: str, base: dict[str, int], ending: str, indent: str, mark: str
+) -> None:
+    if (indent == "    ") == (ending == "\n") and not mark:
+        pytest.skip("half of the combinations are enough")
+    text = mark + (FOLDER / f"{name}.py").read_text(encoding="utf-8").replace("    ", indent)
+    file = one(f"{name}_{len(indent)}_{ord(indent[0])}_{len(ending)}_{len(mark)}.py", **base)
+    (FOLDER / file.name).write_bytes(text.replace("\n", ending).encode())
+    pair = converted(file)
+    made = Path(pair.made.file).read_bytes().decode()
+    assert made.startswith("\ufeff") == bool(mark)
+    assert made.count(ending) == made.count("\n")
+    lines = [line for line in made.splitlines() if line[:1] in (" ", "\t")]
+    assert all(line.startswith(indent) for line in lines)
+    plain = converted(one(f"{name}.py", **base)).made.text
+    assert made.removeprefix("\ufeff").replace(ending, "\n").replace(indent, "    ") == plain
+
+
+# --- ways to write an attention ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", attention_forms.FORMS)
+def test_every_way_to_write_an_attention(form: str) -> None:
+    file = one(f"form_{attention_forms.slug(form)}.py", dim=32)
+    (FOLDER / file.name).write_text(attention_forms.text(form), encoding="utf-8")
+    pair = converted(file)
+    assert pair.notes == ()
+    assert_well_written(pair)
+    assert_bit_identical_at_base(pair)
+    assert_nothing_left(pair)
+    if form in attention_forms.STANDARD:  # then they are all one model
+        reference = one("form_reference.py", dim=32)
+        (FOLDER / reference.name).write_text(attention_forms.text("times the attribute"))
+        theirs = converted(reference)
+    else:
+        theirs = pair
+    assert_parametrize_agrees(pair, Mup(theirs.study, theirs.study.build, strict=True))
+
+
+@pytest.mark.parametrize("form", attention_forms.REFUSED)
+def test_an_attention_that_the_file_does_not_hold_is_refused_by_name(form: str) -> None:
+    file = one(f"form_{attention_forms.slug(form)}.py", dim=32)
+    (FOLDER / file.name).write_text(attention_forms.text(form), encoding="utf-8")
+    error = refusal(file)
+    assert isinstance(error, RewriteError | UnresolvedError)
+    assert "report this as a bug" not in str(error)
+    assert file.name in str(error)
+
+
+# --- init that runs later ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name, method", [("init_called", "init_weights"), ("init_optional", "reset_parameters")]
+)
+def test_the_init_is_rescaled_once_however_often_it_is_drawn(name: str, method: str) -> None:
+    pair = converted(one(f"{name}.py", width=32))
+    model = pair.build("convert", pair.file.wide)
+    first = {k: v.clone() for k, v in model.state_dict().items()}
+    for _ in range(2):
+        torch.manual_seed(1)
+        getattr(model, method)()
+        for key, tensor in model.state_dict().items():
+            assert torch.equal(tensor, first[key]), key
+    # std 0.1 at the base; by the table the hidden weight is halved, the readout quartered
+    for key, std in {"stem": 0.1, "hidden": 0.05, "head": 0.025}.items():
+        assert abs(float(first[key].std()) / std - 1) < 0.1
+
+
+@pytest.mark.parametrize("name", ["init_called", "init_later"])
+def test_a_model_built_on_meta_is_initialised_in_mup(name: str) -> None:
+    pair = converted(File(f"{name}.py", (("width", 32),), late="init_weights"))
+    with torch.device("meta"):
+        model = pair.again.build(pair.file.wide)
+    model = model.to_empty(device="cpu")
+    torch.manual_seed(1)
+    model.init_weights()
+    assert_same(pair.build("convert", pair.file.wide), model)
+
+
+# --- the command itself --------------------------------------------------------------------------
+
+
+def test_the_command_writes_what_convert_returns(tmp_path: Path) -> None:
+    shutil.copy(EXAMPLES / "gpt.py", tmp_path / "gpt.py")
+    before = (tmp_path / "gpt.py").read_bytes()
+    main = "import automup.cli; automup.cli.main()"
+    arguments = ["convert", "gpt.py", "--out", "mu_gpt.py", "--base", "n_embd=32"]
+    done = subprocess.run(
+        [sys.executable, "-c", main, *arguments, "--width", "n_embd"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    assert (tmp_path / "mu_gpt.py").read_text() == converted(EXAMPLE_FILES[cases.GPT]).made.text
+    assert (tmp_path / "gpt.py").read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["gpt.py", "mu_gpt.py"]
+
+
+def test_a_converted_file_runs_where_automup_is_not_installed(tmp_path: Path) -> None:
+    pair = converted(EXAMPLE_FILES[cases.MLP])
+    shutil.copy(pair.made.file, tmp_path / "mu_mlp.py")
+    code = (
+        "import sys; sys.modules['automup'] = None; import mu_mlp, torch; m = mu_mlp.MLP(width=64)"
+    )
+    code += "; mu_mlp.mup_optimizer(m, lr=1e-3); m(torch.ones(2, 64))"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+
+
+def test_converting_leaves_the_study_as_it_was() -> None:
+    """The check loads the new text under the author's name: nothing of it may stay behind."""
+    path = FOLDER / "study_stays.py"
+    shutil.copy(FOLDER / "gemma.py", path)
+    source = load_model(str(path))
+    study = study_source(source, {"hidden_size": 32})
+    before = study.plan({"hidden_size": 128})
+    convert(source, study)
+    assert study.plan({"hidden_size": 128}) == before
+    assert study_source(source, {"hidden_size": 32}).plan({"hidden_size": 128}) == before
+    assert sys.modules[source.module.__name__] is source.module
+    assert importlib.import_module(source.module.__name__) is source.module
