@@ -15,9 +15,10 @@ from automup.apply import multiply, rescale_init
 from automup.capture.given_inputs import as_maker
 from automup.errors import KnobError, PlanError, UnresolvedError
 from automup.plan import Plan
+from automup.planning import make_plan
 from automup.realise import Realisation, realise
 from automup.report import Explanation, describe
-from automup.study import Study
+from automup.study import Study, open_study
 
 DEFAULT_BASE = 256
 
@@ -50,7 +51,7 @@ def parametrize(
         RewriteError: if a multiplier has no place in the live model.
     """
     knobs = _knobs(model_fn, base)
-    study = Study(
+    study = open_study(
         lambda values: model_fn(**values), knobs, as_maker(inputs) if inputs is not None else None
     )
     return Mup(study, model_fn, strict=strict)
@@ -122,14 +123,14 @@ class Mup:
         plan = self.plan(**target)
         if rescale:
             rescale_init(model, plan)
-        multiply(model, self._realisation.changes(self._study.compare(target)))
+        multiply(model, self._realisation.changes(self._study.at(target)))
 
     def plan(self, *args: Any, **knobs: Any) -> Plan:
         """The plan at these knobs: every fact about every parameter and site."""
         target = self._target(args, knobs)
         key = repr(target)
         if key not in self._plans:
-            self._plans[key] = self._study.plan(target)
+            self._plans[key] = make_plan(self._study, target)
         return self._plans[key]
 
     def explain(self, *args: Any, optimizer: str = "adamw", **knobs: Any) -> Explanation:

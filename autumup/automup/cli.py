@@ -164,6 +164,7 @@ def explain(
 
 def _plan(study: Study, target: list[str] | None) -> Plan:
     from automup.capture.values import parse_assignments
+    from automup.planning import make_plan
 
     given = parse_assignments(target or [])
     unknown = sorted(set(given) - set(study.base))
@@ -172,7 +173,7 @@ def _plan(study: Study, target: list[str] | None) -> Plan:
             f"{unknown[0]} is not a width knob; the knobs are {', '.join(study.base)}.",
             fix="Name the knobs that scale with --width.",
         )
-    return study.plan({**study.scaled_knobs(4), **given})
+    return make_plan(study, {**study.scaled_knobs(4), **given})
 
 
 def _load(spec: str) -> ModelSource:

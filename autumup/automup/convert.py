@@ -12,14 +12,16 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
+from automup.analysis.comparison import Spot
 from automup.analysis.placement import edit_for, frame_owner
 from automup.capture.load import ModelSource, load_text
 from automup.capture.raised import describe
 from automup.capture.trace import LATE_INITS, Workshop
 from automup.errors import AutomupError, RewriteError, UnresolvedError
 from automup.plan import Plan
+from automup.planning import make_plan
 from automup.rewrite import Edit, convert_source, find_unrun
-from automup.study import Spot, Study, study_source
+from automup.study import Study, study_source
 
 CHECKABLE = 1 << 24  # parameters; a larger base model is not built for the bit-for-bit check
 
@@ -46,7 +48,7 @@ def convert(source: ModelSource, study: Study, *, strict: bool = True) -> Conver
         RewriteError: if a multiplier has no place in the file, or the result fails its check.
     """
     refuse_unresolved(study)
-    plan = study.plan(study.wide)
+    plan = make_plan(study, study.wide)
     spots = study.exponents.spots
     edits = [*dict.fromkeys(edit for spot in spots for edit in _edits(source, study, spot))]
     lines = frozenset(n for file, n in study.exploration.lines if file == source.file)
@@ -198,7 +200,7 @@ def _faults(source: ModelSource, study: Study, text: str) -> list[str]:
     made = ModelSource(getattr(module, source.name), module, source.file, source.name, text)
     converted = study_source(made, study.base, study.fixed, study.inputs)
     left = converted.exponents
-    plan = converted.plan(converted.wide)
+    plan = make_plan(converted, converted.wide)
     wrong = [str(s.span) for s in left.spots] + [u.reason for u in left.unresolved]
     wrong += [f"init of {p.name}" for p in plan.parameters if p.init_mult != 1.0]
     return wrong + _differences(study, converted)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from torch import nn
 
+from automup.analysis.comparison import Comparison, Spot
 from automup.analysis.placement import edit_for, frame_owner
 from automup.analysis.sites import Correction
 from automup.apply import (
@@ -24,7 +25,7 @@ from automup.apply import (
 from automup.errors import RewriteError, UnresolvedError
 from automup.plan import Span
 from automup.rewrite import Edit, find_unrun
-from automup.study import Comparison, Spot, Study
+from automup.study import Knobs, Study
 
 Form = Callable[[Spot, Correction], Iterable[Change]]
 """Makes the changes for one correction of a spot at some target."""
@@ -75,9 +76,9 @@ def realise(study: Study) -> Realisation:
         RewriteError: if a multiplier has no place in the live model; names it.
     """
     comparison = study.exponents
-    realisation = Realisation({s.key: _form(study, comparison, s) for s in comparison.spots})
-    if realisation.forms:
-        left = _after(study, realisation.changes(comparison))
+    realisation = Realisation({s.key: _form(study, s) for s in comparison.spots})
+    for knobs, direction in study.probes if realisation.forms else ():
+        left = _after(study, knobs, realisation.changes(direction))
         for spot in left.spots:
             raise RewriteError(
                 f"The multiplier of this {spot.first.kind} did not take effect in the live model.",
@@ -87,22 +88,22 @@ def realise(study: Study) -> Realisation:
     return realisation
 
 
-def _after(study: Study, changes: tuple[Change, ...]) -> Comparison:
+def _after(study: Study, knobs: Knobs, changes: tuple[Change, ...]) -> Comparison:
     """What the calculus says once the changes are made, at the base with factor 1."""
     neutral = tuple(c if isinstance(c, MethodChange) else replace(c, factor=1.0) for c in changes)
-    return study.with_changes(lambda m: multiply(m, neutral), lambda m: multiply(m, changes))
+    return study.with_changes(knobs, lambda m: multiply(m, neutral), lambda m: multiply(m, changes))
 
 
-def _form(study: Study, comparison: Comparison, spot: Spot) -> Form:
-    model = study.shop(study.wide).built.model
+def _form(study: Study, spot: Spot) -> Form:
+    model = study.shop(study.base).built.model
     for depth, attribute in _attributes(model, spot):
         form = _attribute_form(depth, attribute)
-        if _mends(study, comparison, spot, form):
+        if _mends(study, spot, form):
             return form
     owners = spot.first.node.meta["fact"].owners
     owner = frame_owner(model, owners[0]) if owners else None
     if owner is not None and spot.frame and find_method(type(owner), spot.frame.function):
-        return _method_form(study, comparison)
+        return _method_form(study)
     module = spot.first.node.meta["fact"].module
     if spot.first.kind == "readout" and _owns(model, module, spot.first.parameter):
         return _input_form
@@ -132,8 +133,9 @@ def _attribute_form(depth: int, attribute: str) -> Form:
     return change
 
 
-def _method_form(study: Study, comparison: Comparison) -> Form:
+def _method_form(study: Study) -> Form:
     """Edits with formulas in actual sizes, made from the base and twice the base."""
+    comparison = study.exponents
     ops = {node: op for a in comparison.analyses for node, op in a.dataflow.ops.items()}
     model = study.shop(study.base).built.model
 
@@ -155,7 +157,7 @@ def _method_form(study: Study, comparison: Comparison) -> Form:
     return change
 
 
-@lru_cache(maxsize=None)
+@cache
 def twins_of(edit: Edit, lines: frozenset[int]) -> tuple[tuple[str, Edit], ...]:
     """The edit's twins in code that no trace ran, each with the function it stands in.
 
@@ -208,10 +210,15 @@ def _owns(model: nn.Module, path: str, parameter: str) -> bool:
     return any(p is tied for p in module.parameters(recurse=False))
 
 
-def _mends(study: Study, comparison: Comparison, spot: Spot, form: Form) -> bool:
-    """Whether the changes remove this spot's faults and cause no others."""
-    changes = tuple(dict.fromkeys(x for c in spot.corrections for x in form(spot, c)))
-    after = _after(study, changes)
-    left = {s.key for s in after.spots}
-    wanted = {s.key for s in comparison.spots} - {spot.key}
-    return left == wanted and after.unresolved == comparison.unresolved
+def _mends(study: Study, spot: Spot, form: Form) -> bool:
+    """Whether the changes remove this spot's faults and cause no others, in every direction."""
+    for knobs, direction in study.probes:
+        here = next((s for s in direction.spots if s.key == spot.key), None)
+        if here is None:
+            continue
+        changes = tuple(dict.fromkeys(x for c in here.corrections for x in form(here, c)))
+        after = _after(study, knobs, changes)
+        wanted = {s.key for s in direction.spots} - {spot.key}
+        if {s.key for s in after.spots} != wanted or after.unresolved != direction.unresolved:
+            return False
+    return True

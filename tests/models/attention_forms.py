@@ -229,7 +229,7 @@ assert scores is not None
 """,
     ),
     "semicolon": (
-        "scores = q @ k.mT; scores = scores * self.head_dim**-0.5; y = scores.softmax(-1) @ v  # noqa: E702",
+        "a = q @ k.mT; a = a * self.head_dim**-0.5; y = a.softmax(-1) @ v  # noqa: E702",
     ),
     "masked": (
         """
@@ -263,7 +263,7 @@ y = (q @ kv) * z
 """,
     ),
     "nn.MultiheadAttention": (
-        "y = self.mha(x, x, x, need_weights=False)[0].unflatten(-1, (self.heads, -1)).transpose(1, 2)",
+        "y = self.mha(x, x, x)[0].unflatten(-1, (self.heads, -1)).transpose(1, 2)",
         "self.mha = nn.MultiheadAttention(dim, heads, batch_first=True)",
     ),
 }

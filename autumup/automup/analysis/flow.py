@@ -129,9 +129,8 @@ class Flow:
         return self._rules.get(node.target, self._fallback)(self, op)
 
     def _all_known(self, node: fx.Node) -> bool:
-        return (
-            node.meta["fact"].known
-            or all(self.state(n).kind == "known" for n in node.all_input_nodes)
+        return node.meta["fact"].known or (
+            all(self.state(n).kind == "known" for n in node.all_input_nodes)
             and bool(node.all_input_nodes)
         )
 

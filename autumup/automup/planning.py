@@ -1,0 +1,142 @@
+"""From a study to a plan: every parameter and every site at one target."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+from automup.analysis.comparison import Comparison, Spot, place_of_use
+from automup.analysis.dataflow import Size
+from automup.analysis.naming import axis_name
+from automup.analysis.weights import WeightSummary
+from automup.capture.laws import infer_law
+from automup.capture.trace import WeightFact
+from automup.errors import UnresolvedError
+from automup.plan import Parameter, Plan, Site
+from automup.rules import Ratios, init_multiplier, role_of
+from automup.study import Knobs, Study
+
+MEASURED_CONSTANT = 0.2
+"""A measured law is constant if its rms moves by less than this many octaves over three widths."""
+
+
+def make_plan(study: Study, target: Knobs) -> Plan:
+    """Every fact about a model at a target.
+
+    The exponents come from the base and twice the base; sizes and factors from the base compared
+    with the target itself, which must agree with them.
+
+    Raises:
+        UnresolvedError: if the target contradicts what the smaller widths say.
+    """
+    verified, at_target = study.exponents, study.at(target)
+    base, wide = study.base, study.wide
+    values = {name: (base[name], wide[name]) for name in base}
+
+    def axes(size: Size) -> str:
+        return axis_name(size, values)
+
+    targets = {w.name: w for w in study.shop(target).built.weights}
+    return Plan(
+        study.name,
+        dict(base),
+        dict(target),
+        tuple(
+            _parameter(study, weight, targets[weight.name], at_target, axes)
+            for weight in study.weights[0]
+        ),
+        tuple(_site(spot, at_target, axes) for spot in verified.spots),
+        verified.unresolved,
+        tuple(_notes(study)),
+    )
+
+
+def _parameter(
+    study: Study,
+    base: WeightFact,
+    target: WeightFact,
+    at_target: Comparison,
+    axes: Callable[[Size], str],
+) -> Parameter:
+    summary, seen = study.exponents.weights[base.name], at_target.weights[base.name]
+    dims = (summary.fan_in_dims, summary.fan_out_dims)
+    sizes = [
+        (math.prod(target.shape[d] for d in s), math.prod(base.shape[d] for d in s)) for s in dims
+    ]
+    ratios = Ratios(*(wide / narrow for wide, narrow in sizes))
+    wanted = init_multiplier(ratios, role_of(*map(bool, dims)))
+    mult = _exact(wanted / _law_ratio(study, base, target)) if base.law.rms else 1.0
+    return Parameter(
+        name=base.name,
+        names=base.names,
+        shape=target.shape,
+        base_shape=base.shape,
+        fan_in=seen.fan_in[1] if seen.primary else summary.fan_in[0],
+        fan_out=seen.fan_out[1] if seen.primary else summary.fan_out[0],
+        base_fan_in=summary.fan_in[0],
+        base_fan_out=summary.fan_out[0],
+        fan_in_dims=summary.fan_in_dims,
+        fan_out_dims=summary.fan_out_dims,
+        init_kind=base.law.kind,
+        init_std=target.law.std * mult if target.law.known else None,
+        init_mult=mult,
+        init_law=infer_law(base.name, study.laws, study.fan_in_dims),
+        reason=_reason(summary, axes),
+        source=place_of_use(summary),
+    )
+
+
+def _law_ratio(study: Study, base: WeightFact, target: WeightFact) -> float:
+    """The rms that the constructor gives a weight at the target, over that at the base."""
+    law = study.laws[base.name]
+    if all(record.kind != "measured" for _, record in law) and target.law.known:
+        return target.law.rms / base.law.rms
+    slopes = [math.log2(record.rms / base.law.rms) if record.rms else 9.0 for _, record in law]
+    if max(map(abs, slopes)) < MEASURED_CONSTANT:
+        return 1.0
+    raise UnresolvedError(
+        f"{base.name}: how the constructor draws it could not be followed, and it changes with "
+        "width.",
+        fix="Initialise it with torch.nn.init or with a random tensor times a constant.",
+    )
+
+
+def _exact(factor: float) -> float:
+    """1 where the factor differs from 1 by rounding alone."""
+    return 1.0 if abs(factor - 1.0) < 1e-9 else factor
+
+
+def _site(spot: Spot, at_target: Comparison, axes: Callable[[Size], str]) -> Site:
+    twin = next((s for s in at_target.spots if s.key == spot.key), None)
+    first = spot.first
+    return Site(
+        kind=first.kind,
+        span=spot.span,
+        function=spot.frame.function if spot.frame else "",
+        op=str(first.node.target).removeprefix("aten."),
+        exponents=((axes(first.size), round(first.exponent, 6)),),
+        factor=2.0**twin.first.log if twin else 1.0,
+        modules=spot.modules,
+        reason=first.why,
+        parameter=first.parameter,
+    )
+
+
+def _notes(study: Study) -> Iterator[str]:
+    for number in range(len(study.exploration.variants)):
+        for guess in study.trace(study.base, number).guesses:
+            yield f"the run depends on {guess.what}, which was guessed ({guess.frame})"
+
+
+def _reason(summary: WeightSummary, axes: Callable[[Size], str]) -> str:
+    use = summary.primary
+    if use is None:
+        return "not used by the traced forward"
+    if use.how == "lookup":
+        return "looked up: one entry feeds one output coordinate"
+    if use.how == "elementwise":
+        return "acts coordinate by coordinate: fan_in is 1"
+    if not summary.fan_in_dims:
+        return f"{use.how} that sums over finite dimensions"
+    written = "a finite output" if not summary.fan_out_dims else "an infinite output"
+    return f"{use.how} that sums over {axes(use.fan_in)}, with {written}"
