@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from automup.analysis.comparison import Spot
 from automup.analysis.placement import edit_for, frame_owner
+from automup.analysis.sites import Correction
 from automup.capture.load import ModelSource, load_text
 from automup.capture.raised import describe
 from automup.capture.trace import LATE_INITS, Workshop
@@ -93,15 +94,17 @@ def _edits(source: ModelSource, study: Study, spot: Spot) -> Iterator[Edit]:
     edits: dict[Edit, str] = {}
     for correction in spot.corrections:
         fact = correction.node.meta["fact"]
-        if spot.frame is None or spot.frame.file != source.file:
+        here = spot.frame is not None and spot.frame.file == source.file
+        if not here or not correction.outside_library:
             inside = next((f for f in fact.frames if f.file == source.file), None)
             raise RewriteError(
                 f"The multiplier of this {correction.kind} belongs into code outside the file: "
-                f"{spot.span.file or 'no source'}, line {spot.span.line}.",
+                + (f"torch's {fact.library[0]}." if fact.library else f"{spot.span}."),
                 where=str(inside or ""),
                 fix="Write it in the file itself, or use automup.parametrize, which changes the "
                 "live model.",
             )
+        _refuse_inside_torch(model, correction, spot)
         owners = [frame_owner(model, path) for path in fact.owners]
         edits.setdefault(edit_for(ops[correction.node], correction, 0, owners), fact.module)
     if len({edit.factor.base for edit in edits}) > 1:
@@ -111,6 +114,24 @@ def _edits(source: ModelSource, study: Study, spot: Spot) -> Iterator[Edit]:
             fix="Give each its own code, or use automup.parametrize.",
         )
     yield from _once(edits)
+
+
+def _refuse_inside_torch(model: nn.Module, correction: Correction, spot: Spot) -> None:
+    """Refuse an operation in the middle of one of torch's own modules: no edit reaches it."""
+    path = correction.node.meta["fact"].module
+    module = model.get_submodule(path)
+    own = dict(module.named_parameters(recurse=False)).values()
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    if type(module).__module__.partition(".")[0] != "torch" or any(
+        p is parameters.get(correction.parameter) for p in own
+    ):
+        return
+    raise RewriteError(
+        f"The multiplier of this {correction.kind} belongs into nn.{type(module).__name__} "
+        f"({path}), which is torch's own code.",
+        where=str(spot.span),
+        fix="Write it out in the file, with F.scaled_dot_product_attention if it is an attention.",
+    )
 
 
 def _once(edits: Iterable[Edit]) -> Iterator[Edit]:

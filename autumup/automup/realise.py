@@ -102,18 +102,25 @@ def _form(study: Study, spot: Spot) -> Form:
             return form
     owners = spot.first.node.meta["fact"].owners
     owner = frame_owner(model, owners[0]) if owners else None
-    if owner is not None and spot.frame and find_method(type(owner), spot.frame.function):
+    plain = owner is not None and spot.frame and find_method(type(owner), spot.frame.function)
+    if plain and spot.first.outside_library:
         return _method_form(study)
     module = spot.first.node.meta["fact"].module
     if spot.first.kind == "readout" and _owns(model, module, spot.first.parameter):
         return _input_form
     raise RewriteError(
         f"No place for the multiplier of this {spot.first.kind} in the live model: it is computed "
-        f"in {spot.frame.function if spot.frame else 'code without a source'}, which is not a "
-        "method of one of the model's modules.",
+        f"in {_computed_in(spot)}, which is not a method of one of the model's own modules.",
         where=str(spot.span),
         fix="Pass the scale through a float attribute of the module.",
     )
+
+
+def _computed_in(spot: Spot) -> str:
+    library = spot.first.node.meta["fact"].library
+    if library:
+        return f"torch's {library[0]}"
+    return spot.frame.function if spot.frame else "code without a source"
 
 
 def _attributes(model: nn.Module, spot: Spot) -> Iterator[tuple[int, str]]:

@@ -217,9 +217,14 @@ class Flow:
                     infinite_dims(contracted),
                     fan_in,
                     fan_out,
-                    lost=axes is None,
+                    lost=axes is None and bool(dims),
                 )
             )
+
+    def consume(self, op: Op, value: Any) -> None:
+        """The operation uses the weights in a value coordinate by coordinate: fan_in is 1."""
+        if isinstance(value, fx.Node) and self.state(value).views:
+            self.use(value, op, "elementwise", (), (1, 1))
 
     def join(self, op: Op, states: Sequence[State]) -> State:
         """Addition and the like: all live operands must have one size; the largest wins."""
@@ -242,8 +247,8 @@ class Flow:
             state = self.state(value)
             if alone and self.sizes(value) == op.sizes:
                 views += state.views
-            elif state.views:
-                self.use(value, op, "elementwise", (), (1, 1))
+            else:
+                self.consume(op, value)
         return tuple(views)
 
 

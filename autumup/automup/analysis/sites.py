@@ -37,6 +37,11 @@ class Correction:
         return self.log / log_ratio(self.size)
 
     @property
+    def outside_library(self) -> bool:
+        """Whether user code computes it: directly, or by calling the layer that is the readout."""
+        return len(self.node.meta["fact"].library) <= (1 if self.kind == "readout" else 0)
+
+    @property
     def frames(self) -> tuple[Frame, ...]:
         frames: tuple[Frame, ...] = self.node.meta["fact"].frames
         return frames

@@ -26,7 +26,7 @@ Axis = tuple[Atom, ...]
 
 @dataclass(frozen=True)
 class View:
-    """A tensor that holds the entries of one weight; ``axes`` is None when they were lost track of."""
+    """A tensor that holds the entries of one weight; ``axes`` is None where they were lost."""
 
     parameter: str
     axes: tuple[Axis, ...] | None

@@ -66,7 +66,7 @@ class RealMode(TorchDispatchMode):
             self.guesses.append(Guess("the value of a tensor", frames[0] if frames else None))
         if not tensors and args and _elements(args[0]) > LARGEST:
             raise CaptureError(
-                "The model is too large to be run on real tensors, and on the meta device it fails.",
+                "The model fails on the meta device and is too large to be run on real tensors.",
                 fix="Choose a smaller base.",
             )
         out = func(*args, **kwargs)

@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_leaves
 
 from automup.capture.meta import MetaMode, written_tensors
 from automup.capture.real import RealMode
-from automup.capture.source import Frame, frame_of, python_frames, sizes_in_scope
+from automup.capture.source import Frame, frame_of, library_frames, python_frames, sizes_in_scope
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class Fact:
 
     ``value`` is the number that all entries of a known tensor share (None: unknown or not all the
     same); ``known`` says that no parameter and no random draw had a part in it; ``scopes`` are the
-    sizes that the source can name at each of ``frames``.
+    sizes that the source can name at each of ``frames``, ``owners`` the module that is ``self`` there,
+    ``library`` the functions of torch.nn between the operation and the innermost frame.
     """
 
     shape: tuple[int, ...]
@@ -45,6 +46,7 @@ class Fact:
     frames: tuple[Frame, ...] = ()
     scopes: tuple[Mapping[str, Any], ...] = field(default=(), compare=False)
     owners: tuple[str, ...] = ()
+    library: tuple[str, ...] = ()
 
 
 def written(tensor: Any, *writes: Any) -> Any:
@@ -53,7 +55,7 @@ def written(tensor: Any, *writes: Any) -> Any:
 
 
 class GraphRecorder(TorchDispatchMode):
-    """Records operations into ``graph`` while a model runs under a :class:`MetaMode` or :class:`RealMode`."""
+    """Records operations into ``graph`` while a model runs under a meta or a real mode."""
 
     def __init__(self, model: nn.Module, ground: MetaMode | RealMode) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -124,13 +126,14 @@ class GraphRecorder(TorchDispatchMode):
         return _plain(value)
 
     def _place(self, func: Any) -> dict[str, Any]:
-        """Where the operation stands: module, frames, the sizes in scope, the modules on the way."""
+        """Where the operation stands: module, frames, sizes in scope, modules on the way."""
         frames = python_frames(2)
         wanted = func in _MAY_BE_SITES
         return {
             "module": self._stack[-1] if self._stack else "",
             "frames": tuple(map(frame_of, frames)),
             "scopes": tuple(map(sizes_in_scope, frames)) if wanted else (),
+            "library": library_frames(2),
             "owners": tuple(self._modules.get(id(f.f_locals.get("self")), "?") for f in frames),
         }
 
@@ -198,7 +201,7 @@ class GraphRecorder(TorchDispatchMode):
             **place,
         )
 
-    # --- modules ------------------------------------------------------------------------------------
+    # --- modules --------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[GraphRecorder]:

@@ -19,6 +19,7 @@ _LIBRARIES = (
     os.path.dirname(torch.__file__) + os.sep,
     os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep,
 )
+_TORCH_NN = os.path.join(os.path.dirname(torch.__file__), "nn") + os.sep
 _RUNNER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "trace.py")
 _STDLIB = sysconfig.get_paths()["stdlib"] + os.sep
 
@@ -96,6 +97,21 @@ def python_frames(depth: int, limit: int = 4) -> list[FrameType]:
             found.append(frame)
         frame = frame.f_back
     return found
+
+
+def library_frames(depth: int) -> tuple[str, ...]:
+    """The functions of torch.nn between the traced operation and the user's code, innermost first.
+
+    ``self.fc(x)`` gives ``("Linear.forward",)``: the operation belongs to a library module.
+    """
+    frame: FrameType | None = sys._getframe(depth)
+    found: list[str] = []
+    while frame is not None and not is_user_file(frame.f_code.co_filename):
+        code = frame.f_code
+        if code.co_filename.startswith(_TORCH_NN) and not code.co_qualname.startswith("Module."):
+            found.append(code.co_qualname)
+        frame = frame.f_back
+    return tuple(found)
 
 
 def user_frames(depth: int, limit: int = 4) -> tuple[Frame, ...]:

@@ -1,0 +1,117 @@
+"""Operations that act coordinate by coordinate: sums, products, powers, homogeneous functions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from torch import fx
+
+from automup.analysis.dataflow import Op
+from automup.analysis.flow import Flow, State, multiplied, powered, scaled
+from automup.analysis.ops.registry import floating_inputs, forget, kind_of, rule, widest
+
+
+@rule("add", "sub", "rsub", "lerp", "maximum", "minimum", "where", "masked_fill", "hypot",
+      "__or__", "__and__", "fmax", "fmin")  # fmt: skip
+def add(flow: Flow, op: Op) -> State:
+    """Sums and choices: what is added must have one size; constants are let pass."""
+    operands = floating_inputs(flow, op)
+    if not operands:
+        return State(0.0, "known")
+    views = flow.elementwise_uses(op, operands)
+    states = [flow.state(n) for n in operands]
+    return replace(flow.join(op, states), views=views)
+
+
+@rule("mul")
+def _mul(flow: Flow, op: Op) -> State:
+    return _product(flow, op, 1.0)
+
+
+@rule("div", "true_divide")
+def _div(flow: Flow, op: Op) -> State:
+    return _product(flow, op, -1.0)
+
+
+def _product(flow: Flow, op: Op, sign: float) -> State:
+    """Logs add; a constant adds the log of its own ratio between the two widths."""
+    a, b = op.arg(0), op.arg(1)
+    views = flow.elementwise_uses(op, [x for x in (a, b) if isinstance(x, fx.Node)])
+    for position, value, direction in ((1, a, sign), (0, b, 1.0)):
+        log = flow.constant_log(op, position)
+        if log is not None and flow.state(op.arg(position)).kind == "known":
+            if position == 0 and sign < 0:
+                break  # a constant divided by a value
+            state = flow.state(value)
+            out = scaled(state, op.base, direction * log, "constant", widest(op))
+            return replace(out, views=views)
+    return replace(multiplied(flow.state(a), flow.state(b), sign), views=views)
+
+
+@rule("addcmul", "addcdiv")
+def _addcmul(flow: Flow, op: Op) -> State:
+    """a + value * b * c (or b / c)"""
+    a, b, c = op.arg(0), op.arg(1), op.arg(2)
+    flow.elementwise_uses(op, [a, b, c])
+    sign = -1.0 if "div" in str(op.base.target) else 1.0
+    return flow.join(op, [flow.state(a), multiplied(flow.state(b), flow.state(c), sign)])
+
+
+@rule("pow")
+def _pow(flow: Flow, op: Op) -> State:
+    exponent = op.arg(1)
+    if not isinstance(exponent, int | float):
+        return forget(flow, op)
+    return _power(flow, op, float(exponent))
+
+
+@rule("sqrt")
+def _sqrt(flow: Flow, op: Op) -> State:
+    return _power(flow, op, 0.5)
+
+
+@rule("rsqrt")
+def _rsqrt(flow: Flow, op: Op) -> State:
+    return _power(flow, op, -0.5)
+
+
+@rule("reciprocal")
+def _reciprocal(flow: Flow, op: Op) -> State:
+    return _power(flow, op, -1.0)
+
+
+@rule("square")
+def _square(flow: Flow, op: Op) -> State:
+    return _power(flow, op, 2.0)
+
+
+def _power(flow: Flow, op: Op, exponent: float) -> State:
+    state = flow.state(op.arg(0))
+    if state.kind == "weight" and not state.neutral:
+        return flow.unknown(op, "a power of a weight that grows with width")
+    views = flow.elementwise_uses(op, [op.arg(0)])
+    return replace(powered(state, exponent), views=views)
+
+
+@rule("relu", "leaky_relu", "neg", "abs", "prelu", "_prelu_kernel", "native_dropout", "dropout",
+      "bernoulli", "nan_to_num", "clamp", "clamp_min", "clamp_max", "rrelu_with_noise", "tril",
+      "alpha_dropout", "feature_dropout", "triu")  # fmt: skip
+def _homogeneous(flow: Flow, op: Op) -> State:
+    """f(c x) = c f(x): the size of the first argument is kept (a clamp is let pass)."""
+    operands = floating_inputs(flow, op)
+    states = [flow.state(n) for n in operands]
+    views = flow.elementwise_uses(op, operands)
+    return (
+        replace(states[0], views=views, kind=kind_of(flow, op)) if states else State(kind="known")
+    )
+
+
+@rule("ones_like", "zeros_like", "empty_like", "full_like", "rand_like", "randn_like", "new_zeros",
+      "new_ones", "new_empty", "new_full", "eq", "ne", "gt", "lt", "ge", "le", "argmax", "argmin",
+      "isnan", "isinf", "logical_not", "sign", "bitwise_not", "argsort", "any", "all", "nonzero",
+      "new_empty_strided", "empty_strided", "isfinite", "normal", "uniform")  # fmt: skip
+def _fresh(flow: Flow, op: Op) -> State:
+    """A new value that does not carry the size of its argument."""
+    zero = "zeros" in str(op.base.target)
+    return State(-math.inf if zero else 0.0, "known")

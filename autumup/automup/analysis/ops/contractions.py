@@ -1,0 +1,196 @@
+"""Operations that sum products over an axis: matrix products, convolutions, attention, lookups."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import fx
+
+from automup.analysis.dataflow import Op, Size, log_ratio, product
+from automup.analysis.flow import EPSILON, Flow, State, multiplied, ratio_log, scaled
+from automup.analysis.ops.registry import rule, widest
+from automup.analysis.views import Axis, mapped
+
+
+def contract(
+    flow: Flow, op: Op, a: Any, b: Any, a_dims: Sequence[int], b_dims: Sequence[int], how: str
+) -> State:
+    """Sum of products over paired dimensions: logs add, and an infinite sum adds its own.
+
+    A weight's log is minus that of the axis it contracts, so an ordinary layer is neutral.
+    """
+    sizes = flow.sizes(b)
+    return contract_over(flow, op, a, b, a_dims, b_dims, product(sizes[d] for d in b_dims), how)
+
+
+def contract_over(
+    flow: Flow,
+    op: Op,
+    a: Any,
+    b: Any,
+    a_dims: Sequence[int],
+    b_dims: Sequence[int],
+    summed: Size,
+    how: str,
+) -> State:
+    """:func:`contract` where the number of summed terms is not the product of ``b_dims``."""
+    left, right = flow.state(a), flow.state(b)
+    if left.views and right.views and left.kind == right.kind == "weight":
+        return _weight_times_weight(left, right)
+    if {left.kind, right.kind} == {"known", "activation"} and log_ratio(summed):
+        constant = a if left.kind == "known" else b
+        if flow.dataflow.ops[constant].fact.value is None:
+            return flow.unknown(op, "it sums over an infinite axis against a constant tensor")
+    for value, dims in ((a, a_dims), (b, b_dims)):
+        if flow.state(value).views:
+            spread = product(flow.sizes(value)[2:]) if how == "convolution" else (1, 1)
+            flow.use(value, op, how, [d % len(flow.sizes(value)) for d in dims], summed, spread)
+    result = multiplied(left, right)
+    weights = [s for s in (left, right) if s.kind == "weight"]
+    surplus = log_ratio(summed) + sum(s.log for s in weights)
+    if abs(surplus) < EPSILON:
+        return flow.corrected(op, replace(result, log=result.log + log_ratio(summed)))
+    kind = "tied" if weights else "contraction"
+    return flow.corrected(op, scaled(result, op.base, log_ratio(summed), kind, summed))
+
+
+def _weight_times_weight(left: State, right: State) -> State:
+    """A product of two weights is a weight whose dimensions no table covers."""
+    lost = tuple(v.with_axes(None) for v in (*left.views, *right.views))
+    return State(left.log + right.log, "weight", lost)
+
+
+# (m, k) x (k, n) -> (m, n)
+@rule("mm")
+def _mm(flow: Flow, op: Op) -> State:
+    return contract(flow, op, op.arg(0), op.arg(1), [1], [0], "matmul")
+
+
+# (b, m, k) x (b, k, n) -> (b, m, n)
+@rule("bmm")
+def _bmm(flow: Flow, op: Op) -> State:
+    return contract(flow, op, op.arg(0), op.arg(1), [2], [1], "matmul")
+
+
+# (m, k) x (k) -> (m)
+@rule("mv")
+def _mv(flow: Flow, op: Op) -> State:
+    return contract(flow, op, op.arg(0), op.arg(1), [1], [0], "matmul")
+
+
+# (k) x (k) -> ()
+@rule("dot", "vdot")
+def _dot(flow: Flow, op: Op) -> State:
+    return contract(flow, op, op.arg(0), op.arg(1), [0], [0], "matmul")
+
+
+# rows (m, k) in groups x (e, k, n) -> (m, n): every row meets one of the e matrices
+@rule("_grouped_mm")
+def _grouped(flow: Flow, op: Op) -> State:
+    return contract(flow, op, op.arg(0), op.arg(1), [-1], [-2], "matmul")
+
+
+# beta * bias + alpha * (m, k) x (k, n)
+@rule("addmm", "addmv", "baddbmm")
+def _addmm(flow: Flow, op: Op) -> State:
+    bias, a, b = op.arg(0), op.arg(1), op.arg(2)
+    rank = len(flow.sizes(a))
+    out = contract(flow, op, a, b, [rank - 1], [0 if rank == 2 else 1], "matmul")
+    if "alpha" in op.base.kwargs:
+        alpha = flow.constant_log(op, len(op.base.args), "alpha")
+        out = scaled(out, op.base, alpha or 0.0, "constant", widest(op))
+    if op.base.kwargs.get("beta", 1) == 0:
+        return out
+    return with_bias(flow, op, out, bias)
+
+
+def with_bias(flow: Flow, op: Op, out: State, bias: Any) -> State:
+    """The result plus a bias, if there is one."""
+    if bias is None:
+        return out
+    flow.consume(op, bias)
+    return flow.join(op, [out, replace(flow.state(bias), views=())])
+
+
+# (b, c, *) conv (o, c / groups, *k) -> (b, o, *); transposed weights are stored (c, o / groups, *k)
+@rule("convolution", "_convolution")
+def _convolution(flow: Flow, op: Op) -> State:
+    x, weight, bias, transposed = op.arg(0), op.arg(1), op.arg(2), op.arg(6)
+    groups = op.number(8)
+    sizes = flow.sizes(weight)
+    channels = sizes[0] if transposed else sizes[1]
+    if transposed:
+        channels = (channels[0] // groups[0], channels[1] // groups[1])
+    summed = product([channels, *sizes[2:]])
+    dims = [0 if transposed else 1, *range(2, len(sizes))]
+    out = contract_over(flow, op, x, weight, [1], dims, summed, "convolution")
+    return with_bias(flow, op, out, bias)
+
+
+# (*, i) x (o, i, j) x (*, j) -> (*, o): one output sums over i and j
+@rule("_trilinear")
+def _trilinear(flow: Flow, op: Op) -> State:
+    x, weight, y = op.arg(0), op.arg(1), op.arg(2)
+    sizes = flow.sizes(weight)
+    if flow.state(weight).kind != "weight" or len(sizes) != 3:
+        return flow.unknown(op, "a trilinear form that is not a bilinear layer")
+    summed = product(sizes[1:])
+    flow.use(weight, op, "bilinear form", [1, 2], summed)
+    both = multiplied(flow.state(x), flow.state(y))
+    state = multiplied(both, flow.state(weight))
+    surplus = log_ratio(summed) + flow.state(weight).log
+    if abs(surplus) < EPSILON:
+        return flow.corrected(op, replace(state, log=state.log + log_ratio(summed)))
+    return flow.corrected(op, scaled(state, op.base, log_ratio(summed), "tied", summed))
+
+
+# softmax(scale * (.., t, e) x (.., s, e)) x (.., s, v); the scale is 1 / sqrt(e) by default
+@rule("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention",
+      "_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention",
+      "_scaled_dot_product_fused_attention_overrideable")  # fmt: skip
+def _attention(flow: Flow, op: Op) -> list[State]:
+    query, key, value = op.arg(0), op.arg(1), op.arg(2)
+    head = flow.sizes(query)[-1]
+    logits = contract(flow, op, query, key, [-1], [-1], "matmul")
+    given = op.number(len(op.base.args), "scale")
+    scale = given if None not in given else (1 / math.sqrt(head[0]), 1 / math.sqrt(head[1]))
+    logits = scaled(logits, op.base, ratio_log(*scale) or 0.0, "constant", head)
+    if not logits.neutral:
+        flow.fault(op.base, logits, "it goes into a softmax")
+    return [replace(flow.state(value), views=())] * 9
+
+
+# table (v, d), indices (*) -> (*, d): one entry of the table feeds one output coordinate
+@rule("embedding")
+def _embedding(flow: Flow, op: Op) -> State:
+    return _looked_up(flow, op, op.arg(0))
+
+
+def _looked_up(flow: Flow, op: Op, table: Any) -> State:
+    state = flow.state(table)
+    if not state.views:
+        return state
+    flow.use(table, op, "lookup", (), (1, 1))
+    return replace(state, views=(), kind="activation")
+
+
+# x[indices] along a dimension: of a table a row, of a stack of matrices a matrix
+@rule("index", "index_select", "gather", "take_along_dim")
+def _index(flow: Flow, op: Op) -> State:
+    source = op.arg(0)
+    state = flow.state(source)
+    if not state.views or len(flow.sizes(source)) < 3:
+        return _looked_up(flow, op, source)
+    indices = op.arg(1)
+    leading = isinstance(indices, list | tuple) and len(indices) == 1
+    if not leading or not isinstance(indices[0], fx.Node):
+        return replace(state, views=tuple(v.with_axes(None) for v in state.views))
+    added = len(op.sizes) - len(flow.sizes(source)) + 1
+
+    def pick(axes: tuple[Axis, ...]) -> list[Axis]:
+        return [*((),) * added, *axes[1:]]
+
+    return replace(state, views=mapped(state.views, pick))

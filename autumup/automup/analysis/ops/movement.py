@@ -1,0 +1,149 @@
+"""Operations that move entries about: views, slices, joins, writes into parts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import fx
+
+from automup.analysis.dataflow import Op, Size
+from automup.analysis.flow import Flow, State
+from automup.analysis.ops.registry import floating_inputs, rule
+from automup.analysis.views import Axis, expanded, mapped, reshaped, resized
+
+
+@rule("view", "_unsafe_view", "reshape", "squeeze", "unsqueeze", "alias", "detach", "clone",
+      "_to_copy", "contiguous", "lift_fresh", "lift_fresh_copy", "flatten", "unflatten", "view_as",
+      "positive", "_reshape_alias", "_conj", "copysign")  # fmt: skip
+def _reshape(flow: Flow, op: Op) -> State:
+    """Same entries in the same order: atoms are regrouped to the new sizes."""
+    state = flow.state(op.arg(0))
+    return replace(state, views=mapped(state.views, lambda axes: reshaped(axes, op.sizes)))
+
+
+@rule("t", "numpy_T")
+def _t(flow: Flow, op: Op) -> State:
+    state = flow.state(op.arg(0))
+    return replace(state, views=mapped(state.views, lambda axes: axes[::-1]))
+
+
+@rule("transpose", "swapaxes")
+def _transpose(flow: Flow, op: Op) -> State:
+    first, second = op.arg(1), op.arg(2)
+
+    def swap(axes: tuple[Axis, ...]) -> list[Axis]:
+        moved = list(axes)
+        moved[first], moved[second] = axes[second], axes[first]
+        return moved
+
+    state = flow.state(op.arg(0))
+    return replace(state, views=mapped(state.views, swap))
+
+
+@rule("permute")
+def _permute(flow: Flow, op: Op) -> State:
+    state, order = flow.state(op.arg(0)), op.arg(1)
+    return replace(state, views=mapped(state.views, lambda axes: [axes[d] for d in order]))
+
+
+@rule("expand")
+def _expand(flow: Flow, op: Op) -> State:
+    state = flow.state(op.arg(0))
+    return replace(state, views=mapped(state.views, lambda axes: expanded(axes, len(op.sizes))))
+
+
+# x[..., i, ...] -> one dimension fewer
+@rule("select")
+def _select(flow: Flow, op: Op) -> State:
+    state, dim = flow.state(op.arg(0)), op.arg(1)
+
+    def drop(axes: tuple[Axis, ...]) -> list[Axis]:
+        return [a for d, a in enumerate(axes) if d != dim % len(axes)]
+
+    return replace(state, views=mapped(state.views, drop))
+
+
+# x[..., a:b:c, ...]: a slice of fixed length out of an infinite axis is finite
+@rule("slice", "narrow")
+def _slice(flow: Flow, op: Op) -> State:
+    return _cut(flow, flow.state(op.arg(0)), op.arg(1, "dim", 0), op.sizes)
+
+
+def _cut(flow: Flow, state: State, dim: int, sizes: tuple[Size, ...]) -> State:
+    dim = dim % len(sizes)
+    return replace(state, views=mapped(state.views, lambda axes: resized(axes, dim, sizes[dim])))
+
+
+# -> several slices along one dimension
+@rule("split", "split_with_sizes", "chunk", "tensor_split", "unsafe_split",
+      "unsafe_split_with_sizes", "unsafe_chunk")  # fmt: skip
+def _split(flow: Flow, op: Op) -> list[State]:
+    dim = op.arg(2, "dim", 0)
+    return [_cut(flow, flow.state(op.arg(0)), dim, sizes) for sizes in _part_sizes(flow, op)]
+
+
+@rule("unbind")
+def _unbind(flow: Flow, op: Op) -> list[State]:
+    state, dim = flow.state(op.arg(0)), op.arg(1, "dim", 0)
+
+    def drop(axes: tuple[Axis, ...]) -> list[Axis]:
+        return [a for d, a in enumerate(axes) if d != dim % len(axes)]
+
+    part = replace(state, views=mapped(state.views, drop))
+    return [part for _ in _part_sizes(flow, op)]
+
+
+def _part_sizes(flow: Flow, op: Op) -> list[tuple[Size, ...]]:
+    """The sizes of the parts of an operation that returns several tensors."""
+    parts: dict[Any, tuple[Size, ...]] = {n.args[1]: flow.sizes(n) for n in op.base.users}
+    whole: tuple[Size, ...] = flow.sizes(op.arg(0))
+    return [parts.get(i, whole) for i in range(max(parts, default=-1) + 1)]
+
+
+# entries of several tensors side by side, or on a new dimension
+@rule("cat", "stack", "concatenate")
+def _cat(flow: Flow, op: Op) -> State:
+    parts = [n for n in op.arg(0) if isinstance(n, fx.Node)]
+    states = [flow.state(n) for n in parts]
+    joined = flow.join(op, states)
+    if joined.kind == "activation":
+        for part in parts:
+            flow.consume(op, part)  # a learned token beside activations is used as it is
+        return joined
+    added = len(op.sizes) > len(flow.sizes(parts[0]))
+    dim = op.arg(1, "dim", 0) % len(op.sizes)
+
+    def place(axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
+        return (*axes[:dim], (), *axes[dim:]) if added else axes
+
+    views = [v for s in states for v in mapped(s.views, place)]
+    return replace(joined, views=tuple(views))
+
+
+# pieces of a tensor written into another: the sizes of both must agree
+@rule("slice_scatter", "select_scatter", "index_put", "_index_put_impl", "index_add", "index_copy",
+      "scatter", "scatter_add", "masked_scatter", "copy", "fill", "scatter_reduce")  # fmt: skip
+def _write(flow: Flow, op: Op) -> State:
+    values = floating_inputs(flow, op)
+    if op.base.target in _OVERWRITES:
+        values = [n for n in values if n is not op.arg(0)]
+    for value in values:
+        flow.consume(op, value)
+    return flow.join(op, [replace(flow.state(v), views=()) for v in values])
+
+
+_OVERWRITES = {torch.ops.aten.copy_.default, torch.ops.aten.fill_.Tensor}
+
+
+@rule("constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad1d",
+      "replication_pad2d", "flip", "roll", "repeat", "repeat_interleave", "diagonal", "unfold",
+      "im2col", "col2im", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "as_strided",
+      "upsample_nearest1d", "upsample_nearest2d", "upsample_linear1d", "upsample_bilinear2d",
+      "_upsample_bilinear2d_aa", "upsample_bicubic2d", "_upsample_bicubic2d_aa", "masked_select",
+      "diag_embed", "rot90", "grid_sampler_2d", "index_fill")  # fmt: skip
+def _moved(flow: Flow, op: Op) -> State:
+    """Entries are copied, dropped or interpolated; which dimension they came from is lost."""
+    state = flow.state(op.arg(0))
+    return replace(state, views=tuple(v.with_axes(None) for v in state.views))

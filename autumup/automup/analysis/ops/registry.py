@@ -1,0 +1,82 @@
+"""The registry of rules, what rules share, and what happens to an operation that has none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import torch
+from torch import fx
+
+from automup.analysis.dataflow import Op, Size, log_ratio
+from automup.analysis.flow import Flow, Rule, State, join_states
+
+RULES: dict[Any, Rule] = {}
+R = TypeVar("R", bound=Rule)
+
+
+def rule(*names: str) -> Callable[[R], R]:
+    """Register a rule for every overload of the named aten operations, in-place forms included."""
+
+    def register(function: R) -> R:
+        for name in names:
+            for form in (name, f"{name}_"):
+                packet = getattr(torch.ops.aten, form, None)
+                for overload in packet.overloads() if packet is not None else ():
+                    RULES[getattr(packet, overload)] = function
+        return function
+
+    return register
+
+
+def floating_inputs(flow: Flow, op: Op) -> list[fx.Node]:
+    """The floating-point tensors that an operation reads."""
+    return [n for n in op.base.all_input_nodes if flow.dataflow.ops[n].fact.floating]
+
+
+def kind_of(flow: Flow, op: Op) -> str:
+    """The kind of a result that all inputs have a part in."""
+    return join_states([flow.state(n) for n in op.base.all_input_nodes]).kind
+
+
+def widest(op: Op) -> Size:
+    """The last infinite size of the value: what a constant that scales with width refers to."""
+    return next((s for s in reversed(op.sizes) if log_ratio(s)), (1, 1))
+
+
+def forget(flow: Flow, op: Op) -> State:
+    """Coordinate by coordinate but not homogeneous (gelu, exp, tanh): wants neutral input."""
+    operands = floating_inputs(flow, op)
+    for value in operands:
+        state = flow.state(value)
+        if state.kind == "weight" and not state.neutral:
+            return flow.unknown(op, "a nonlinear function of a weight that sums over width")
+        flow.sink(op, value, f"it goes into {short_name(op)}")
+    views = flow.elementwise_uses(op, operands)
+    return replace(State(0.0, kind_of(flow, op)), views=views)
+
+
+def short_name(op: Op) -> str:
+    """The operation's name without its namespace and overload."""
+    return str(getattr(op.base.target, "_schema", op.base.target)).split("(")[0].split("::")[-1]
+
+
+def unregistered(flow: Flow, op: Op) -> State:
+    """No rule: pass what is coordinate-wise or finite, refuse what mixes an infinite axis."""
+    if not op.fact.floating and op.fact.shape:
+        return State(0.0, "known")
+    target = op.base.target
+    if isinstance(target, torch._ops.OpOverload) and torch.Tag.pointwise in target.tags:
+        return forget(flow, op)
+    inputs = op.base.all_input_nodes
+    if not _grows(flow, op, inputs) and all(flow.state(n).neutral for n in inputs):
+        for value in inputs:
+            flow.consume(op, value)
+        return join_states([flow.state(n) for n in inputs])
+    return flow.unknown(op, f"{short_name(op)} mixes an infinite axis and no rule describes it")
+
+
+def _grows(flow: Flow, op: Op, inputs: Sequence[fx.Node]) -> bool:
+    shapes = [flow.sizes(n) for n in inputs]
+    return any(log_ratio(s) for shape in (*shapes, op.sizes) for s in shape)
