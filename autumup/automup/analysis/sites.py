@@ -15,6 +15,7 @@ from torch import fx
 from automup.analysis.dataflow import Dataflow, Size, log_ratio
 from automup.analysis.flow import EPSILON, Fault, Flow, Opaque, Origin
 from automup.analysis.ops import RULES, unregistered
+from automup.analysis.parts import unequal_parts
 from automup.analysis.weights import WeightSummary, summarise
 from automup.capture.source import Frame
 
@@ -66,7 +67,7 @@ def analyse(dataflow: Dataflow, shapes: Mapping[str, tuple[Size, ...]]) -> Analy
         shapes: every parameter's sizes at both widths, by its first name.
     """
     uses = Flow(dataflow, RULES, unregistered, {}).uses
-    weights = summarise(uses, shapes)
+    weights = summarise(uses, shapes, unequal_parts(dataflow, uses))
     logs = {name: summary.log for name, summary in weights.items()}
     first = Flow(dataflow, RULES, unregistered, logs)
     corrections = _corrections(dataflow, first.faults)

@@ -31,16 +31,19 @@ class WeightSummary:
 
 
 def summarise(
-    uses: Sequence[Use], shapes: Mapping[str, tuple[Size, ...]]
+    uses: Sequence[Use], shapes: Mapping[str, tuple[Size, ...]], mixed: Mapping[str, str]
 ) -> dict[str, WeightSummary]:
-    """Sum up the uses of every weight in ``shapes``."""
+    """Sum up the uses of every weight in ``shapes``; ``mixed`` says what is wrong with some."""
     by_weight: dict[str, list[Use]] = {name: [] for name in shapes}
     for use in uses:
         by_weight[use.parameter].append(use)
-    return {name: _summary(by_weight[name], sizes) for name, sizes in shapes.items()}
+    return {
+        name: _summary(by_weight[name], sizes, mixed.get(name, ""))
+        for name, sizes in shapes.items()
+    }
 
 
-def _summary(uses: list[Use], sizes: tuple[Size, ...]) -> WeightSummary:
+def _summary(uses: list[Use], sizes: tuple[Size, ...], mixed: str) -> WeightSummary:
     infinite = tuple(d for d, size in enumerate(sizes) if log_ratio(size))
     if not uses:
         problem = "no operation of the traced forward reads it" if infinite else ""
@@ -49,13 +52,9 @@ def _summary(uses: list[Use], sizes: tuple[Size, ...]) -> WeightSummary:
     # there, and the other uses get a multiplier (DESIGN 3.3, a tied readout).
     primary = min(uses, key=lambda u: log_ratio(u.fan_in))
     out_dims = tuple(d for d in infinite if d not in primary.in_dims)
+    problem = mixed or _problem(uses, primary, sizes, infinite)
     return WeightSummary(
-        primary.fan_in,
-        primary.fan_out,
-        primary.in_dims,
-        out_dims,
-        primary,
-        _problem(uses, primary, sizes, infinite),
+        primary.fan_in, primary.fan_out, primary.in_dims, out_dims, primary, problem
     )
 
 

@@ -34,8 +34,8 @@ class Fact:
 
     ``value`` is the number that all entries of a known tensor share (None: unknown or not all the
     same); ``known`` says that no parameter and no random draw had a part in it; ``scopes`` are the
-    sizes that the source can name at each of ``frames``, ``owners`` the module that is ``self`` there,
-    ``library`` the functions of torch.nn between the operation and the innermost frame.
+    sizes that the source can name at each of ``frames``, ``owners`` the modules that are ``self``
+    there, ``library`` the functions of torch.nn between the operation and the innermost frame.
     """
 
     shape: tuple[int, ...]
