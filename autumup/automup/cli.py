@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from automup import __version__
-from automup.errors import AutomupError, UsageError
+from automup.errors import AutomupError, CaptureError, UsageError
 
 if TYPE_CHECKING:
     from automup.capture.load import ModelSource
@@ -87,8 +89,9 @@ def convert(
         _check_output(out, source, force)
     from automup.convert import convert as convert_file
 
-    study = _study(source, base, width, input)
-    conversion = convert_file(source, study, strict=strict)
+    with _running_model():
+        study = _study(source, base, width, input)
+        conversion = convert_file(source, study, strict=strict)
     for note in conversion.notes:
         typer.echo(f"note: {note}", err=True)
     if diff:
@@ -101,10 +104,20 @@ def convert(
 def _check_output(out: Path, source: ModelSource, force: bool) -> None:
     if out.resolve() == Path(source.file).resolve():
         raise UsageError("The output is the input.", where=str(out), fix="Choose another --out.")
-    if out.is_dir() or not out.parent.is_dir():
-        raise UsageError("Cannot write there: no such folder.", where=str(out))
+    _check_folder(out)
     if out.exists() and not force:
         raise UsageError("The output exists.", where=str(out), fix="Pass --force to overwrite it.")
+
+
+def _check_folder(file: Path) -> None:
+    if file.is_dir():
+        raise UsageError(f"{file} is a folder.", fix="Name a file in it.")
+    if not file.parent.is_dir():
+        raise UsageError(
+            "Cannot write there: no such folder.",
+            where=str(file.parent),
+            fix="Make it, or write somewhere else.",
+        )
 
 
 def _diff(source: ModelSource, text: str, out: Path | None) -> str:
@@ -149,10 +162,19 @@ def explain(
     if format not in renderers:
         raise UsageError(f"No format {format!r}.", fix=f"Choose one of {', '.join(renderers)}.")
     report.family_of(optimizer)
+    if save is not None:
+        _check_folder(save)
+        if save.exists() and save.suffix != ".json":
+            raise UsageError(
+                "That file is there and is no plan.", where=str(save), fix="Name a .json file."
+            )
     if model.endswith(".json"):
         plan = Plan.load(model)
     else:
-        plan = _plan(_study(_load(model), base, width, input), target)
+        from automup.study import original_of
+
+        with _running_model():
+            plan = _plan(_study(original_of(_load(model)), base, width, input), target)
     if save is not None:
         plan.save(save)
     text = renderers[format](plan, optimizer)
@@ -203,6 +225,22 @@ def _study(
     return study_source(source, {name: values[name] for name in names}, fixed, maker)
 
 
+@contextlib.contextmanager
+def _running_model() -> Iterator[None]:
+    """The model's code runs: what it prints is not the output, and it may not end the program."""
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except SystemExit as error:
+        from automup.capture.raised import place_of
+
+        raise CaptureError(
+            f"The model calls sys.exit({error.code!r}) when it is built or run.",
+            where=place_of(error),
+            fix="Raise an exception there instead.",
+        ) from error
+
+
 def _knobs(values: Any) -> str:
     return ", ".join(f"{name}={value}" for name, value in values.items())
 
@@ -210,7 +248,7 @@ def _knobs(values: Any) -> str:
 def main() -> None:
     """The console script: errors are one paragraph and an exit status, never a traceback."""
     try:
-        app(standalone_mode=False)
+        status = app(standalone_mode=False)
     except AutomupError as error:
         _fail(str(error), 2 if isinstance(error, UsageError) else 1)
     except typer.Exit as error:
@@ -218,14 +256,28 @@ def main() -> None:
     except typer.Abort:
         _fail("interrupted", 130)
     except Exception as error:
-        from click import ClickException
+        # typer's own copy of click, or click: both have these two
+        if not hasattr(error, "format_message") or not hasattr(error, "exit_code"):
+            raise
+        if not str(error.format_message()).strip():
+            sys.exit(2)  # no command: the help was shown
+        _fail(_usage(error), 2)
+    else:  # click returns the status of an Exit
+        sys.exit(status if isinstance(status, int) else 0)
 
-        if isinstance(error, ClickException):
-            error.show()
-            sys.exit(2)
-        raise
+
+def _usage(error: Any) -> str:
+    """A parser's error as one paragraph."""
+    message = str(error.format_message()).strip()
+    command = getattr(getattr(error, "ctx", None), "command_path", "automup")
+    end = "" if message.endswith((".", "?")) else "."
+    return f"{message}{end} See `{command} --help`."
 
 
 def _fail(message: str, status: int) -> None:
     typer.echo(f"automup: {message}", err=True)
     sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import linecache
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from automup.capture.trace import LATE_INITS, Workshop
 from automup.errors import AutomupError, RewriteError, UnresolvedError
 from automup.plan import Plan
 from automup.planning import make_plan
-from automup.rewrite import Edit, convert_source, find_unrun
+from automup.rewrite import Edit, Multiplier, convert_source, find_unrun, function_at
 from automup.study import Study, study_source
 
 CHECKABLE = 1 << 24  # parameters; a larger base model is not built for the bit-for-bit check
@@ -51,7 +51,8 @@ def convert(source: ModelSource, study: Study, *, strict: bool = True) -> Conver
     refuse_unresolved(study)
     plan = make_plan(study, study.wide)
     spots = study.exponents.spots
-    edits = [*dict.fromkeys(edit for spot in spots for edit in _edits(source, study, spot))]
+    kinds = {edit: spot.first.kind for spot in spots for edit in _edits(source, study, spot)}
+    edits = [*kinds]
     lines = frozenset(n for file, n in study.exploration.lines if file == source.file)
     unrun = find_unrun(source.text, lines, edits)
     if unrun.suspicious and strict:
@@ -69,11 +70,28 @@ def convert(source: ModelSource, study: Study, *, strict: bool = True) -> Conver
         edits=[*edits, *unrun.twins],
         init_functions=_init_functions(source, study, plan),
         knobs=study.base,
+        sites=_multipliers(source, kinds, unrun.twins),
     )
     _check(source, study, text)
     places = (*unrun.suspicious, *unrun.notes)
     notes = tuple(f"not run by any trace: line {p.line}: {p.text} ({p.why})" for p in places)
     return Conversion(text, (*plan.notes, *notes))
+
+
+def _multipliers(
+    source: ModelSource, kinds: Mapping[Edit, str], twins: Sequence[Edit]
+) -> list[Multiplier]:
+    """The rows of MUP_SITES; a twin is of the kind of the edit whose factor it shares."""
+    by_factor = {edit.factor: kind for edit, kind in kinds.items()}
+    rows = {
+        Multiplier(
+            kinds.get(edit) or by_factor.get(edit.factor, "twin"),
+            function_at(source.text, edit.span.line),
+            edit.factor,
+        ): None
+        for edit in (*kinds, *twins)
+    }
+    return [*rows]
 
 
 def refuse_unresolved(study: Study) -> None:

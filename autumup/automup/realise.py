@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -24,7 +23,7 @@ from automup.apply import (
 )
 from automup.errors import RewriteError, UnresolvedError
 from automup.plan import Span
-from automup.rewrite import Edit, find_unrun
+from automup.rewrite import Edit, find_unrun, function_at
 from automup.study import Knobs, Study
 
 Form = Callable[[Spot, Correction], Iterable[Change]]
@@ -183,27 +182,6 @@ def twins_of(edit: Edit, lines: frozenset[int]) -> tuple[tuple[str, Edit], ...]:
                 fix="Pass `inputs` that reach it.",
             )
     return tuple((function_at(text, twin.span.line), twin) for twin in unrun.twins)
-
-
-def function_at(text: str, line: int) -> str:
-    """The qualified name of the innermost function around a line, as Python gives it."""
-    found = ""
-    pending: list[tuple[ast.AST, str]] = [(ast.parse(text), "")]
-    while pending:
-        node, path = pending.pop()
-        for child in ast.iter_child_nodes(node):
-            inside = path
-            if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-                inside = f"{path}{child.name}"
-                if child.lineno <= line <= (child.end_lineno or child.lineno):
-                    if not isinstance(child, ast.ClassDef):
-                        found = inside
-                        inside += ".<locals>"
-                    inside += "."
-                else:
-                    continue
-            pending.append((child, inside))
-    return found
 
 
 def _input_form(spot: Spot, correction: Correction) -> Sequence[Change]:

@@ -15,12 +15,13 @@ from automup.analysis.sites import analyse
 from automup.capture.init_laws import Law
 from automup.capture.inputs import InputMaker, optional_candidates, synthesise
 from automup.capture.laws import measured
-from automup.capture.load import ModelSource
+from automup.capture.load import ModelSource, load_text
 from automup.capture.raised import describe, place_of
 from automup.capture.trace import Forced, Trace, Variant, WeightFact, Workshop
 from automup.capture.variants import Exploration, explore
 from automup.capture.widths import next_legal, scaled
 from automup.errors import AutomupError, CaptureError, InputError, KnobError, UnresolvedError
+from automup.rewrite import Factor
 
 Knobs = Mapping[str, Any]
 _COINCIDENCE = "Choose a base whose sizes do not coincide with a fixed size of the model."
@@ -307,3 +308,20 @@ def study_source(
 def converted_knobs(source: ModelSource) -> dict[str, Any]:
     """The base that a converted file records; nothing for a file of the author's."""
     return dict(getattr(source.module, "MUP_KNOBS", {}))
+
+
+def original_of(source: ModelSource) -> ModelSource:
+    """A converted file with its multipliers set to 1 and its init as drawn; others as they are.
+
+    What muP changes can only be told against the author's model.
+    """
+    if not converted_knobs(source):
+        return source
+    text = source.text
+    for _, _, size, base, exponent in source.module.MUP_SITES:
+        factor = Factor(size, base, exponent)
+        for code in (factor.code(), factor.inverse_code()):
+            text = text.replace(f" {code}", " 1.0")
+    module = load_text(text, source.file)
+    module.__dict__["mup_init_"] = lambda model: None
+    return ModelSource(getattr(module, source.name), module, source.file, source.name, text)

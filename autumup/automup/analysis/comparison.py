@@ -123,8 +123,12 @@ def union(comparisons: Sequence[Comparison]) -> Comparison:
     problems = {u: None for c in comparisons for u in c.unresolved}
     analyses = tuple(a for c in comparisons for a in c.analyses)
     return Comparison(
-        weights, tuple(sorted(spots.values(), key=lambda s: str(s.span))), tuple(problems), analyses
+        weights, tuple(sorted(spots.values(), key=_position)), tuple(problems), analyses
     )
+
+
+def _position(spot: Spot) -> tuple[str, int, int]:
+    return spot.span.file, spot.span.line, spot.span.column
 
 
 def _joined(a: WeightSummary, b: WeightSummary) -> WeightSummary:

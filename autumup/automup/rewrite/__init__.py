@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 from automup.rewrite.edit import edit_sites
-from automup.rewrite.factor import Edit, Factor
+from automup.rewrite.factor import Edit, Factor, Multiplier
 from automup.rewrite.generate import convert_source
+from automup.rewrite.places import function_at
 from automup.rewrite.twins import Place, Unrun, find_unrun
 
-__all__ = ["Edit", "Factor", "Place", "Unrun", "convert_source", "edit_sites", "find_unrun"]
+__all__ = [
+    "Edit",
+    "Factor",
+    "Multiplier",
+    "Place",
+    "Unrun",
+    "convert_source",
+    "edit_sites",
+    "find_unrun",
+    "function_at",
+]

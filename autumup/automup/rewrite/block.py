@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from automup.rewrite.factor import Multiplier
 from automup.rewrite.table import Row, table_code
 
 NAMES = (
     "MUP_KNOBS",
+    "MUP_SITES",
     "MUP_BASE",
     "mup_init_",
     "mup_param_groups",
@@ -23,6 +25,8 @@ _HEADER = """\
 # Maximal update parametrization (muP, arXiv:2203.03466), written by automup.
 #
 # MUP_KNOBS holds the width knobs at the base, where muP is the standard parametrization.
+# MUP_SITES lists the multipliers in the forward pass: kind, function, and the size, base
+# and exponent of (size / base) ** exponent.
 # MUP_BASE has a row for every parameter: the dimensions of its shape that grow with width
 # and their sizes at the base. A * in a name stands for any layer's number; {} means that
 # nothing grows.
@@ -171,6 +175,7 @@ def block_code(
     rows: Mapping[str, Row],
     *,
     knobs: Mapping[str, Any],
+    sites: Sequence[Multiplier],
     init: bool,
     modules: Mapping[str, str],
     indent: str,
@@ -181,6 +186,7 @@ def block_code(
     Args:
         rows: the table.
         knobs: the width knobs' values at the base.
+        sites: the multipliers in the forward pass.
         init: whether anything calls ``mup_init_``.
         modules: what the file calls ``torch`` and ``math``.
         indent: one level of indentation.
@@ -188,7 +194,9 @@ def block_code(
     """
     header = _HEADER + (_HEADER_INIT if any(row.init != () for row in rows.values()) else "")
     values = ", ".join(f'"{name}": {value!r}' for name, value in knobs.items())
-    table = f"MUP_KNOBS = {{{values}}}\n{table_code(rows)}\n"
+    places = "".join(f"    {site.code()},\n" for site in sites)
+    listed = f"MUP_SITES = [\n{places}]\n" if places else "MUP_SITES = []\n"
+    table = f"MUP_KNOBS = {{{values}}}\n{listed}{table_code(rows)}\n"
     parts = [header + table, _LOOKUP, *([_INIT] if init else []), _GROUPS]
     text = "\n\n".join(parts)
     for module, local in modules.items():

@@ -51,6 +51,20 @@ class Factor:
 
 
 @dataclass(frozen=True)
+class Multiplier:
+    """One row of a converted file's MUP_SITES: what its forward pass multiplies, and where."""
+
+    kind: str
+    function: str
+    factor: Factor
+
+    def code(self) -> str:
+        """The row as source."""
+        f = self.factor
+        return f'("{self.kind}", "{self.function}", "{f.size}", {f.base}, {f.exponent!r})'
+
+
+@dataclass(frozen=True)
 class Edit:
     """One multiplier for the expression at a span.
 

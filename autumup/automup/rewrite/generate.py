@@ -14,7 +14,7 @@ from automup.plan import Parameter
 from automup.rewrite.block import NAMES, block_code
 from automup.rewrite.constructor import add_init_call
 from automup.rewrite.edit import byte_order_mark, edit_sites, parse
-from automup.rewrite.factor import Edit
+from automup.rewrite.factor import Edit, Multiplier
 from automup.rewrite.imports import Imports, ensure_import, read_imports
 from automup.rewrite.optimizers import rewire
 from automup.rewrite.table import needs_init, table
@@ -29,6 +29,7 @@ def convert_source(
     edits: Sequence[Edit],
     init_functions: Sequence[str],
     knobs: Mapping[str, Any],
+    sites: Sequence[Multiplier] = (),
 ) -> str:
     """The muP version of a model file, which does not import automup.
 
@@ -43,6 +44,7 @@ def convert_source(
         init_functions: qualified names of methods of the root class that draw weights and may be
             called after the constructor (``"GPT.init_weights"``).
         knobs: the width knobs' values at the base.
+        sites: the multipliers that the edits make, for the reader.
 
     Raises:
         RewriteError: if any part of the conversion has no safe place in the file.
@@ -64,6 +66,7 @@ def convert_source(
     text = block_code(
         table(parameters),
         knobs=knobs,
+        sites=sites,
         init=init,
         modules={name: imports.local(name) for name in ("torch", "math")},
         indent=module.default_indent,
