@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -214,15 +214,34 @@ def _study(
     from automup.study import converted_knobs, study_source
 
     maker = parse_inputs(inputs) if inputs else None
-    given = {**converted_knobs(source), **parse_assignments(base or [])}
+    recorded, given = converted_knobs(source), parse_assignments(base or [])
     names = [n.strip() for n in width.split(",") if n.strip()]
-    names = names or list(converted_knobs(source))
+    if recorded:
+        _check_recorded(recorded, given, names)
+    given, names = {**recorded, **given}, names or list(recorded)
     if not names:
         found = discover(source, given, maker)
         names = list(found.width)
     values = source.base_values(names, given)
+    for name in names:
+        if isinstance(values[name], int | float) and values[name] <= 0:
+            raise UsageError(
+                f"A width cannot be {name}={values[name]}.", fix=f"Pass --base {name}=256, or so."
+            )
     fixed = {name: value for name, value in values.items() if name not in names}
     return study_source(source, {name: values[name] for name in names}, fixed, maker)
+
+
+def _check_recorded(
+    recorded: Mapping[str, Any], given: Mapping[str, Any], names: Sequence[str]
+) -> None:
+    """A converted file has its base and its knobs in it, and they cannot be changed from here."""
+    other = [n for n, value in recorded.items() if given.get(n, value) != value]
+    if other or (names and set(names) != set(recorded)):
+        raise UsageError(
+            f"The file was converted with base {_knobs(recorded)}, which is in its code.",
+            fix="Convert the original file again, with the base and the knobs that you want.",
+        )
 
 
 @contextlib.contextmanager

@@ -262,6 +262,19 @@ z = 1 / (q @ k.sum(-2, keepdim=True).mT)
 y = (q @ kv) * z
 """,
     ),
+    "complex rotary embedding": (
+        """
+t, d = q.shape[-2:]
+angles = torch.outer(torch.arange(t).float(), 1e4 ** -(torch.arange(0, d, 2).float() / d))
+turn = torch.polar(torch.ones_like(angles), angles)  # as Llama's reference code has it
+q, k = (
+    torch.view_as_real(torch.view_as_complex(u.unflatten(-1, (-1, 2))) * turn).flatten(-2)
+    for u in (q, k)
+)
+scores = q @ k.mT / math.sqrt(d)
+"""
+        + _SOFTMAX,
+    ),
     "nn.MultiheadAttention": (
         "y = self.mha(x, x, x)[0].unflatten(-1, (self.heads, -1)).transpose(1, 2)",
         "self.mha = nn.MultiheadAttention(dim, heads, batch_first=True)",
@@ -295,6 +308,9 @@ STANDARD = (
     "SDPA with no scale",
     "SDPA, scale in an attribute",
 )
+
+#: Those that are in muP as they are.
+NEUTRAL = ("cosine similarity", "linear attention")
 
 #: Those whose attention is in code outside the file.
 REFUSED = ("nn.MultiheadAttention",)

@@ -22,6 +22,8 @@ from automup.analysis.views import Axis, View, infinite_dims, whole
 from automup.capture.recorder import written
 
 EPSILON = 1e-6
+A_LITTLE = 0.3
+"""Octaves by which the size of a table of constants may differ without an exponent."""
 ZERO = -math.inf
 """The log of a value that is identically zero."""
 
@@ -40,13 +42,15 @@ class State:
     """What the calculus knows of one value.
 
     ``kind``: "known" (depends on no weight), "weight" (on weights alone), "activation".
-    ``views``: the weights whose entries the value holds.
+    ``views``: the weights whose entries the value holds. ``odd``: a constant whose size changes with
+    width by no exponent.
     """
 
     log: float = 0.0
     kind: str = "activation"
     views: tuple[View, ...] = ()
     origins: Mapping[fx.Node, Origin] = field(default_factory=dict)
+    odd: bool = False
 
     @property
     def neutral(self) -> bool:
@@ -119,25 +123,29 @@ class Flow:
             return State()
         if node.op in ("placeholder", "get_attr"):
             return self._leaf(op)
-        if node.target is not written and self._all_known(node):
-            return known_state(op)
+        if node.target is not written and self._is_constant(node):
+            return self.constant(op)
         if node.target is operator.getitem:
             parts = self._states[node.args[0]]  # type: ignore[index]
             return parts[node.args[1]] if isinstance(parts, list) else parts  # type: ignore
         if node.target is written:
             return self.join(op, [self.state(n) for n in node.args])
+        if any(self.state(n).odd for n in node.all_input_nodes):
+            self.unknown(op, "it reads a table of constants whose size changes with width")
         return self._rules.get(node.target, self._fallback)(self, op)
 
-    def _all_known(self, node: fx.Node) -> bool:
-        return node.meta["fact"].known or (
-            all(self.state(n).kind == "known" for n in node.all_input_nodes)
-            and bool(node.all_input_nodes)
-        )
+    def _is_constant(self, node: fx.Node) -> bool:
+        """Computed from constants alone; what depends on an input of the model is no constant."""
+        sources = node.all_input_nodes
+        known = all(self.state(n).kind == "known" for n in sources)
+        return known and (bool(sources) or bool(node.meta["fact"].known))
 
     def _leaf(self, op: Op) -> State:
         name = op.base.meta.get("parameter")
+        if op.base.op == "placeholder" and op.fact.floating:
+            return State()
         if name is None:
-            return known_state(op)
+            return self.constant(op)
         return State(self._weight_logs.get(name, 0.0), "weight", (whole(name, op.sizes),))
 
     def _check_outputs(self, node: fx.Node) -> None:
@@ -177,6 +185,18 @@ class Flow:
         A contraction calls this before it adds its bias: the multiplier belongs to its operands.
         """
         return replace(state, log=state.log + self._corrections.pop(op.base, 0.0))
+
+    def constant(self, op: Op) -> State:
+        """A constant: its log is the ratio of its size at the two widths.
+
+        The size of a table (positions, rotations) moves a little with its own shape: of a table
+        only an exponent counts, and what is neither little nor an exponent is odd.
+        """
+        log = ratio_log(op.fact.value, op.wide_fact.value) or 0.0
+        single = all(n == 1 for n in op.fact.shape)
+        if single or log == ZERO or _is_exponent(log, op):
+            return State(log, "known")
+        return State(0.0, "known", odd=abs(log) > A_LITTLE and op.fact.floating)
 
     def fault(self, node: fx.Node, state: State, why: str) -> None:
         self.faults.append(Fault(node, state.log, state.origins, why))
@@ -229,6 +249,8 @@ class Flow:
     def join(self, op: Op, states: Sequence[State]) -> State:
         """Addition and the like: all live operands must have one size; the largest wins."""
         live = [s for s in states if s.kind != "known" and s.log != ZERO]
+        if live and any(s.kind == "known" and s.log > EPSILON for s in states):
+            return self.unknown(op, "a constant that grows with width is added to an activation")
         if len(live) > 1 and max(s.log for s in live) - min(s.log for s in live) > EPSILON:
             for state in live:
                 if not state.neutral:
@@ -266,9 +288,10 @@ def _written_sizes(sizes: Sequence[Size], dims: Sequence[int], how: str) -> list
     return infinite or [s for _, s in kept]
 
 
-def known_state(op: Op) -> State:
-    """A constant: its log is the ratio of its value, where all entries share one."""
-    return State(ratio_log(op.fact.value, op.wide_fact.value) or 0.0, "known")
+def _is_exponent(log: float, op: Op) -> bool:
+    """Whether a table's size goes as a quarter power of an axis: of its own, or of the width."""
+    axes = {abs(log_ratio(size)) for size in op.sizes} - {0.0} or {1.0}
+    return any(abs(4 * log / axis - round(4 * log / axis)) < 1e-3 for axis in axes)
 
 
 def ratio_log(base: Any, wide: Any) -> float | None:

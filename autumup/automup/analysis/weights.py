@@ -58,9 +58,16 @@ def _summary(uses: list[Use], sizes: tuple[Size, ...], mixed: str) -> WeightSumm
     )
 
 
+def _is_matrix_used_as_vector(primary: Use, infinite: tuple[int, ...]) -> bool:
+    """It writes two infinite dimensions and sums over none: a later sum would be its fan_in."""
+    return len(infinite) > 1 and not primary.in_dims
+
+
 def _problem(
     uses: list[Use], primary: Use, sizes: tuple[Size, ...], infinite: tuple[int, ...]
 ) -> str:
+    if _is_matrix_used_as_vector(primary, infinite):
+        return "it has two infinite dimensions and this use of it sums over neither"
     if infinite and any(u.lost for u in uses):
         return "its dimensions are lost in the operations between it and its use"
     by_shape = math.fsum(log_ratio(sizes[d]) for d in primary.in_dims)

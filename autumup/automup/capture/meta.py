@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from automup.capture.source import Frame, user_frames
 
-SHADOW_LIMIT = 1 << 16  # elements; larger constants are not worth holding
+SHADOW_LIMIT = 1 << 20  # elements; larger constants are not worth holding
 _META = torch.device("meta")
 _CPU = torch.device("cpu")
 
@@ -77,16 +77,14 @@ class MetaMode(TorchDispatchMode):
             self._remember(twin, tensor)
         return twin
 
-    def shared_value(self, tensor: torch.Tensor) -> float | None:
-        """The number that all entries of a known tensor have in common, or None."""
+    def forget(self, tensor: torch.Tensor) -> None:
+        """The tensor is a weight: its value at the start says nothing of what it will be."""
+        self._shadows.pop(id(self.to_meta(tensor)), None)
+
+    def size_of(self, tensor: torch.Tensor) -> float | None:
+        """The root mean square of a known tensor's entries, None of an unknown one's."""
         real = self.shadow(tensor)
-        if real is None or real.numel() == 0 or real.is_complex():
-            return None
-        with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction():
-            first = real.reshape(-1)[0]
-            if real.numel() > 1 and not bool((real == first).all()):
-                return None
-            return float(first)
+        return None if real is None else root_mean_square(real)
 
     def guess(self, what: str, answer: Any) -> Any:
         """Answer a read of an unknown value, on the record."""
@@ -109,7 +107,8 @@ class MetaMode(TorchDispatchMode):
         if func in _READS:
             return _READS[func](self, *args)
         tensors = tensors_in((args, kwargs))
-        known = all(self.shadow(x) is not None for x in tensors)
+        read = tensors_read(func, tensors)
+        known = all(self.shadow(x) is not None for x in read)
         if func is torch.ops.aten.nonzero.default and not known:
             return self._unknown_nonzero(args[0])
         if func is torch.ops.aten.lift_fresh.default:
@@ -139,7 +138,10 @@ class MetaMode(TorchDispatchMode):
 
     def _to_real_value(self, value: Any) -> Any:
         if isinstance(value, torch.Tensor):
-            return self.shadow(value)
+            real = self.shadow(value)
+            if real is None:  # only its shape matters, or it is overwritten whole
+                real = torch.empty(value.shape, dtype=value.dtype)
+            return real
         return _CPU if isinstance(value, torch.device) else value
 
     def _with_shadow(self, func: Any, args: Any, kwargs: Any, out: Any) -> Any:
@@ -159,6 +161,51 @@ class MetaMode(TorchDispatchMode):
     def _unknown_nonzero(self, mask: torch.Tensor) -> torch.Tensor:
         rows = self.guess("the number of nonzero entries", max(1, mask.numel() // 2))
         return torch.empty(rows, mask.dim(), dtype=torch.long, device=_META)
+
+
+def root_mean_square(real: torch.Tensor) -> float | None:
+    """Of the entries that count: not those of a mask, -inf or the least number of its dtype."""
+    if real.numel() == 0 or real.device.type != "cpu":
+        return None
+    with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction():
+        values = (
+            real.detach().abs() if real.is_complex() else real.detach().double().abs()
+        ).double()
+        if real.numel() == 1:
+            return float(values)
+        values = values[values < MASKED]
+        return float(values.square().mean().sqrt()) if values.numel() else 0.0
+
+
+MASKED = 1e4
+"""Larger constants are masks: what they are added to does not matter."""
+
+
+@functools.cache
+def _reads_no_values(func: Any) -> bool:
+    """True for operations of whose tensor arguments only the shape matters."""
+    name = func._schema.name.removeprefix("aten::")
+    return bool(name.startswith("new_") or name.endswith("_like"))
+
+
+def tensors_read(func: Any, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    """The tensors whose values have a part in the result."""
+    if _reads_no_values(func):
+        return []
+    whole = tensors and tensors[0].numel() * tensors[0].element_size() == _bytes(tensors[0])
+    if func in _OVERWRITES and whole:
+        return tensors[1:]
+    return tensors
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    return int(tensor.untyped_storage().nbytes())
+
+
+_aten = torch.ops.aten
+_OVERWRITES = {
+    _aten.fill_.Scalar, _aten.fill_.Tensor, _aten.zero_.default, _aten.copy_.default,
+}  # fmt: skip
 
 
 class _Results:
@@ -296,7 +343,7 @@ class ReadGuard(TorchFunctionMode):
         read = _PYTHON_READS.get(getattr(func, "__name__", ""))
         first = args[0] if args else None
         if read is not None and isinstance(first, torch.Tensor) and first.is_meta:
-            return read(self._mode, *args)
+            return read(self._mode, *args, **kwargs)
         return func(*args, **kwargs)
 
 
@@ -317,12 +364,19 @@ def _numpy(mode: MetaMode, tensor: torch.Tensor) -> Any:
     return real.numpy()
 
 
+def _new_tensor(
+    mode: MetaMode, tensor: torch.Tensor, data: Any, *, dtype: Any = None, **_: Any
+) -> torch.Tensor:
+    return torch.tensor(data, dtype=dtype or tensor.dtype)
+
+
 def _convert(kind: type) -> Callable[[MetaMode, torch.Tensor], Any]:
     return lambda mode, tensor: kind(_read_item(mode, tensor))
 
 
 _PYTHON_READS: dict[str, Callable[..., Any]] = {
     "item": _read_item,
+    "new_tensor": _new_tensor,
     "tolist": _tolist,
     "numpy": _numpy,
     "equal": _read_equal,

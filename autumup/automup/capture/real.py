@@ -16,7 +16,14 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from automup.capture.meta import Guess, is_deterministic, tensors_in, written_tensors
+from automup.capture.meta import (
+    Guess,
+    is_deterministic,
+    root_mean_square,
+    tensors_in,
+    tensors_read,
+    written_tensors,
+)
 from automup.capture.source import user_frames
 from automup.errors import CaptureError
 
@@ -39,7 +46,7 @@ class RealMode(TorchDispatchMode):
         """An input of the model, as it is to be passed."""
         return tensor
 
-    def mark_unknown(self, tensor: torch.Tensor) -> None:
+    def forget(self, tensor: torch.Tensor) -> None:
         """The tensor is a weight: what is computed from it is not known beforehand."""
         self._unknown[_storage(tensor)] = tensor
 
@@ -47,20 +54,16 @@ class RealMode(TorchDispatchMode):
         """The tensor, or None if a weight or a random draw had a part in it."""
         return None if _storage(tensor) in self._unknown else tensor
 
-    def shared_value(self, tensor: torch.Tensor) -> float | None:
-        """The number that all entries of a known tensor have in common, or None."""
-        if self.shadow(tensor) is None or tensor.numel() == 0 or tensor.is_complex():
-            return None
-        with torch._C._DisableTorchDispatch():
-            first = tensor.reshape(-1)[0]
-            return float(first) if bool((tensor == first).all()) else None
+    def size_of(self, tensor: torch.Tensor) -> float | None:
+        """The root mean square of a known tensor's entries, None of an unknown one's."""
+        return None if self.shadow(tensor) is None else root_mean_square(tensor)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
         tensors = tensors_in((args, kwargs))
-        known = all(self.shadow(x) is not None for x in tensors)
+        known = all(self.shadow(x) is not None for x in tensors_read(func, tensors))
         if func is torch.ops.aten._local_scalar_dense.default and not known:
             frames = user_frames(2, limit=1)
             self.guesses.append(Guess("the value of a tensor", frames[0] if frames else None))
@@ -72,7 +75,10 @@ class RealMode(TorchDispatchMode):
         out = func(*args, **kwargs)
         if not known or not is_deterministic(func):
             for tensor in (*tensors_in(out), *written_tensors(func, args, kwargs)):
-                self.mark_unknown(tensor)
+                self.forget(tensor)
+        elif func._schema.is_mutable:
+            for tensor in written_tensors(func, args, kwargs):
+                self._unknown.pop(_storage(tensor), None)
         return out
 
 

@@ -26,16 +26,17 @@ from torch.utils._pytree import tree_leaves
 from automup.capture.meta import MetaMode, written_tensors
 from automup.capture.real import RealMode
 from automup.capture.source import Frame, frame_of, library_frames, python_frames, sizes_in_scope
+from automup.errors import CaptureError
 
 
 @dataclass(frozen=True)
 class Fact:
     """What a node's value is and where it was computed.
 
-    ``value`` is the number that all entries of a known tensor share (None: unknown or not all the
-    same); ``known`` says that no parameter and no random draw had a part in it; ``scopes`` are the
-    sizes that the source can name at each of ``frames``, ``owners`` the modules that are ``self``
-    there, ``library`` the functions of torch.nn between the operation and the innermost frame.
+    ``value`` is the root mean square of a known tensor (None: unknown); ``known`` says that no
+    parameter and no random draw had a part in it; ``scopes`` are the sizes that the source can name
+    at each of ``frames``, ``owners`` the modules that are ``self`` there, ``library`` the functions
+    of torch.nn between the operation and the innermost frame.
     """
 
     shape: tuple[int, ...]
@@ -92,7 +93,13 @@ class GraphRecorder(TorchDispatchMode):
 
     def outputs(self, result: Any) -> None:
         """Declare what the model returned; tensors in unknown objects are found in their fields."""
-        nodes = [self._node(t) for t in _tensors(result) if t.is_floating_point()]
+        found = [t for t in _tensors(result) if t.is_floating_point() or t.is_complex()]
+        if not found:
+            raise CaptureError(
+                f"forward returns no floating-point tensor ({type(result).__name__}).",
+                fix="Pass inputs with which it returns what is trained on.",
+            )
+        nodes = [self._node(t) for t in found]
         self.graph.output(tuple(nodes))
 
     # --- operations ---------------------------------------------------------------------------
@@ -195,9 +202,9 @@ class GraphRecorder(TorchDispatchMode):
             known = self._ground.shadow(tensor) is not None
         return Fact(
             tuple(tensor.shape),
-            tensor.is_floating_point(),
+            tensor.is_floating_point() or tensor.is_complex(),
             known=known,
-            value=self._ground.shared_value(tensor) if known else None,
+            value=self._ground.size_of(tensor) if known else None,
             **place,
         )
 
@@ -258,6 +265,16 @@ def _tensors(value: Any, depth: int = 3) -> Iterator[torch.Tensor]:
     for leaf in tree_leaves(value):
         if isinstance(leaf, torch.Tensor):
             yield leaf
-        elif depth and hasattr(leaf, "__dict__") and not isinstance(leaf, nn.Module | type):
-            for item in vars(leaf).values():
+        elif depth and not isinstance(leaf, nn.Module | type):
+            for item in _fields(leaf):
                 yield from _tensors(item, depth - 1)
+
+
+def _fields(value: Any) -> Iterator[Any]:
+    """What an object of an unknown class holds, in its dictionary or in its slots."""
+    yield from getattr(value, "__dict__", {}).values()
+    for kind in type(value).__mro__:
+        slots = vars(kind).get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if hasattr(value, name):
+                yield getattr(value, name)

@@ -126,8 +126,8 @@ class Workshop:
                 raise TypeError(f"the model function returned {type(model).__name__}")
             if not all(self._recorder.law(p).known for p in model.parameters()):
                 late = _call_late_init(model)
-        for parameter in model.parameters() if self._real else ():
-            self._mode.mark_unknown(parameter)
+        for parameter in model.parameters():
+            self._mode.forget(parameter)
         names: dict[int, list[str]] = {}
         for name, parameter in model.named_parameters(remove_duplicate=False):
             names.setdefault(id(parameter), []).append(name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 from torch import fx
@@ -110,8 +109,8 @@ def _homogeneous(flow: Flow, op: Op) -> State:
 @rule("ones_like", "zeros_like", "empty_like", "full_like", "rand_like", "randn_like", "new_zeros",
       "new_ones", "new_empty", "new_full", "eq", "ne", "gt", "lt", "ge", "le", "argmax", "argmin",
       "isnan", "isinf", "logical_not", "sign", "bitwise_not", "argsort", "any", "all", "nonzero",
-      "new_empty_strided", "empty_strided", "isfinite", "normal", "uniform")  # fmt: skip
+      "new_empty_strided", "empty_strided", "isfinite", "normal", "uniform", "randn", "rand",
+      "randint", "randperm", "empty")  # fmt: skip
 def _fresh(flow: Flow, op: Op) -> State:
     """A new value that does not carry the size of its argument."""
-    zero = "zeros" in str(op.base.target)
-    return State(-math.inf if zero else 0.0, "known")
+    return flow.constant(op) if op.fact.value is not None else State(0.0, "known")

@@ -10,7 +10,7 @@ from typing import Any
 from torch import fx
 
 from automup.analysis.dataflow import Op, Size, log_ratio, product
-from automup.analysis.flow import EPSILON, Flow, State, multiplied, ratio_log, scaled
+from automup.analysis.flow import Flow, State, multiplied, ratio_log, scaled
 from automup.analysis.ops.registry import rule, widest
 from automup.analysis.views import Axis, mapped
 
@@ -41,20 +41,23 @@ def contract_over(
     if left.views and right.views and left.kind == right.kind == "weight":
         return _weight_times_weight(left, right)
     if {left.kind, right.kind} == {"known", "activation"} and log_ratio(summed):
-        constant = a if left.kind == "known" else b
-        if flow.dataflow.ops[constant].fact.value is None:
-            return flow.unknown(op, "it sums over an infinite axis against a constant tensor")
+        return flow.unknown(op, "it sums over an infinite axis against a constant tensor")
     for value, dims in ((a, a_dims), (b, b_dims)):
         if flow.state(value).views:
             spread = product(flow.sizes(value)[2:]) if how == "convolution" else (1, 1)
             flow.use(value, op, how, [d % len(flow.sizes(value)) for d in dims], summed, spread)
-    result = multiplied(left, right)
-    weights = [s for s in (left, right) if s.kind == "weight"]
-    surplus = log_ratio(summed) + sum(s.log for s in weights)
-    if abs(surplus) < EPSILON:
-        return flow.corrected(op, replace(result, log=result.log + log_ratio(summed)))
-    kind = "tied" if weights else "contraction"
-    return flow.corrected(op, scaled(result, op.base, log_ratio(summed), kind, summed))
+    return flow.corrected(op, _summed(op, left, right, summed))
+
+
+def _summed(op: Op, left: State, right: State, summed: Size) -> State:
+    """The sum of products: what a weight's log leaves of the axis is the operation's own."""
+    if left.kind != "weight" and right.kind != "weight":
+        both = multiplied(left, right)
+        return scaled(both, op.base, log_ratio(summed), "contraction", summed)
+    weight, other = (left, right) if left.kind == "weight" else (right, left)
+    surplus = log_ratio(summed) + weight.log
+    reader = replace(other, kind="activation", views=())
+    return scaled(reader, op.base, surplus, "tied", summed)
 
 
 def _weight_times_weight(left: State, right: State) -> State:
@@ -125,7 +128,8 @@ def _convolution(flow: Flow, op: Op) -> State:
     if transposed:
         channels = (channels[0] // groups[0], channels[1] // groups[1])
     summed = product([channels, *sizes[2:]])
-    dims = [0 if transposed else 1, *range(2, len(sizes))]
+    inside = () if transposed and not log_ratio(channels) else (0 if transposed else 1,)
+    dims = [*inside, *range(2, len(sizes))]
     out = contract_over(flow, op, x, weight, [1], dims, summed, "convolution")
     return with_bias(flow, op, out, bias)
 
@@ -140,11 +144,7 @@ def _trilinear(flow: Flow, op: Op) -> State:
     summed = product(sizes[1:])
     flow.use(weight, op, "bilinear form", [1, 2], summed)
     both = multiplied(flow.state(x), flow.state(y))
-    state = multiplied(both, flow.state(weight))
-    surplus = log_ratio(summed) + flow.state(weight).log
-    if abs(surplus) < EPSILON:
-        return flow.corrected(op, replace(state, log=state.log + log_ratio(summed)))
-    return flow.corrected(op, scaled(state, op.base, log_ratio(summed), "tied", summed))
+    return flow.corrected(op, _summed(op, flow.state(weight), both, summed))
 
 
 # softmax(scale * (.., t, e) x (.., s, e)) x (.., s, v); the scale is 1 / sqrt(e) by default

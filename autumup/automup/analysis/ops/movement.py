@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from automup.analysis.dataflow import Op, Size
-from automup.analysis.flow import Flow, State
+from automup.analysis.dataflow import Op, Size, log_ratio, product
+from automup.analysis.flow import EPSILON, Flow, State, scaled
 from automup.analysis.ops.registry import floating_inputs, rule
 from automup.analysis.views import Axis, expanded, mapped, reshaped, resized
 
@@ -131,10 +131,32 @@ def _write(flow: Flow, op: Op) -> State:
         values = [n for n in values if n is not op.arg(0)]
     for value in values:
         flow.consume(op, value)
-    return flow.join(op, [replace(flow.state(v), views=()) for v in values])
+    states = [replace(flow.state(v), views=()) for v in values]
+    if op.base.target in _ADDING and len(values) > 1:
+        states[-1] = _gathered(flow, op, states[-1], values[-1])
+    return flow.join(op, states)
 
 
-_OVERWRITES = {torch.ops.aten.copy_.default, torch.ops.aten.fill_.Tensor}
+def _gathered(flow: Flow, op: Op, state: State, source: fx.Node) -> State:
+    """Entries of an infinite axis that are added up into a finite one: a sum like any other."""
+    before, after = product(flow.sizes(source)), product(op.sizes)
+    surplus = log_ratio(before) - log_ratio(after)
+    if surplus <= EPSILON:
+        return state
+    return scaled(state, op.base, surplus, "sum", _last_infinite(flow.sizes(source)))
+
+
+def _last_infinite(sizes: tuple[Size, ...]) -> Size:
+    return next((s for s in reversed(sizes) if log_ratio(s)), (1, 1))
+
+
+_aten = torch.ops.aten
+_OVERWRITES = {_aten.copy_.default, _aten.fill_.Tensor}
+_ADDING = {
+    _aten.index_add.default, _aten.index_add_.default, _aten.scatter_add.default,
+    _aten.scatter_add_.default, _aten.index_put.default, _aten.index_put_.default,
+    _aten._index_put_impl_.default,
+}  # fmt: skip
 
 
 @rule("constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad1d",
@@ -142,7 +164,8 @@ _OVERWRITES = {torch.ops.aten.copy_.default, torch.ops.aten.fill_.Tensor}
       "im2col", "col2im", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "as_strided",
       "upsample_nearest1d", "upsample_nearest2d", "upsample_linear1d", "upsample_bilinear2d",
       "_upsample_bilinear2d_aa", "upsample_bicubic2d", "_upsample_bicubic2d_aa", "masked_select",
-      "diag_embed", "rot90", "grid_sampler_2d", "index_fill")  # fmt: skip
+      "diag_embed", "rot90", "grid_sampler_2d", "index_fill", "view_as_complex",
+      "view_as_real", "real", "imag", "_conj_physical", "conj", "_neg_view")  # fmt: skip
 def _moved(flow: Flow, op: Op) -> State:
     """Entries are copied, dropped or interpolated; which dimension they came from is lost."""
     state = flow.state(op.arg(0))

@@ -120,6 +120,16 @@ def _normalised(flow: Flow, op: Op, gain: Any, bias: Any) -> list[State]:
     return [out] * 5
 
 
+# a transform along finite axes keeps the size; along an infinite one it mixes it
+@rule("_fft_c2c", "_fft_r2c", "_fft_c2r")
+def _fft(flow: Flow, op: Op) -> State:
+    sizes = flow.sizes(op.arg(0))
+    if any(log_ratio(sizes[d]) for d in op.arg(1)):
+        return flow.unknown(op, "a Fourier transform along an infinite axis")
+    flow.consume(op, op.arg(0))
+    return replace(flow.state(op.arg(0)), views=())
+
+
 # log-probabilities do not grow with width
 @rule("_log_softmax", "log_softmax", "logsumexp")
 def _log_softmax(flow: Flow, op: Op) -> State:
@@ -153,6 +163,14 @@ def _cdist(flow: Flow, op: Op) -> State:
     for value in op.base.all_input_nodes:
         flow.consume(op, value)
     return scaled(replace(both, views=()), op.base, 0.5 * log_ratio(size), "sum", size)
+
+
+# (.., 2 c, ..) -> (.., c, ..): one half times the sigmoid of the other
+@rule("glu")
+def _glu(flow: Flow, op: Op) -> State:
+    flow.sink(op, op.arg(0), "it goes into a sigmoid gate")
+    flow.consume(op, op.arg(0))
+    return State(0.0, kind_of(flow, op))
 
 
 @rule("nll_loss_forward", "nll_loss2d_forward", "nll_loss_nd")

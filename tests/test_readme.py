@@ -1,0 +1,194 @@
+"""What the README shows is what the program prints today.
+
+A comment above a block, which GitHub does not show, says what becomes of it:
+
+    <!-- run -->                 a python block; or a block whose first line is "$ automup ..."
+    <!-- output -->              what the python block before it prints
+    <!-- not run: the reason --> every other python or console block
+
+The python blocks share one namespace. Output may be abridged; a line "…" stands for what is left
+out:
+
+    <!-- run; omit: REGEX -->               without the lines that match
+    <!-- run; omit: REGEX .. REGEX -->      without those from a match up to the next match of the
+                                            second one, or to the end if that is empty
+
+Rewrite what is shown with ``UPDATE_README=1 pytest tests/test_readme.py``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import shlex
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from automup import cli
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+UPDATE = bool(os.environ.get("UPDATE_README"))
+GAP = "…"
+BLOCK = re.compile(
+    r"^<!-- (?P<kind>run|output|not run)(?P<how>.*?) -->\n```(?P<language>\w+)\n(?P<body>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A marked block: ``omit`` are pairs of patterns, the second None for single lines."""
+
+    kind: str
+    omit: tuple[tuple[str, str | None], ...]
+    language: str
+    body: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.language}{self.number}"
+
+
+def blocks(text: str) -> Iterator[Block]:
+    for number, match in enumerate(BLOCK.finditer(text)):
+        orders = (
+            [o.strip() for o in match["how"].split(";")[1:]] if match["kind"] != "not run" else []
+        )
+        assert all(o.startswith("omit: ") for o in orders), match["how"]
+        pairs = [re.split(r" \.\.(?: |$)", o.removeprefix("omit: "), maxsplit=1) for o in orders]
+        omit = tuple((first, *(rest or [None])) for first, *rest in pairs)
+        yield Block(match["kind"], omit, match["language"], match["body"], number)
+
+
+TEXT = README.read_text(encoding="utf-8")
+BLOCKS = list(blocks(TEXT))
+COMMANDS = [b for b in BLOCKS if b.kind == "run" and b.language != "python"]
+
+
+# --- what is shown -------------------------------------------------------------------------------
+
+
+def abridged(printed: str, omit: Iterable[tuple[str, str | None]]) -> str:
+    """The output without the lines that the block leaves out, each gap as one line."""
+    lines = [line.rstrip() for line in printed.rstrip().splitlines()]
+    for first, last in omit:
+        gone = without(lines, re.compile(first), last)
+        assert gone, f"nothing to omit: {first}"
+        kept = set(range(len(lines))) - gone
+        # single lines that are left out here and there are one gap, at the last of them
+        ends = {max(gone)} if last is None else {i for i in gone if i + 1 not in gone}
+        lines = [lines[i] if i in kept else GAP for i in range(len(lines)) if i in kept | ends]
+    text = "\n".join(lines)
+    return re.sub(rf"^{GAP}(\n+{GAP})+$", GAP, text, flags=re.MULTILINE) + "\n"
+
+
+def without(lines: list[str], first: re.Pattern[str], last: str | None) -> set[int]:
+    """The numbers of the lines to leave out; a blank line before ``last`` stays."""
+    if last is None:
+        return {i for i, line in enumerate(lines) if first.search(line)}
+    gone: set[int] = set()
+    inside = False
+    for number, line in enumerate(lines):
+        if inside and last and re.search(last, line):
+            inside = False
+            if not lines[number - 1]:
+                gone.discard(number - 1)
+        inside = inside or bool(first.search(line))
+        if inside:
+            gone.add(number)
+    return gone
+
+
+def compare(shown: dict[int, str]) -> None:
+    """Blocks by number with what they should show: assert that they do, or rewrite the README."""
+    if not UPDATE:
+        assert shown == {b.number: b.body for b in BLOCKS if b.number in shown}
+        return
+    assert "PYTEST_XDIST_WORKER" not in os.environ, "update the README without -n"
+    text = README.read_text(encoding="utf-8")
+    matches = list(BLOCK.finditer(text))
+    for number in sorted(shown, reverse=True):
+        start, end = matches[number].span("body")
+        text = text[:start] + shown[number] + text[end:]
+    README.write_text(text, encoding="utf-8")
+
+
+@pytest.fixture(autouse=True)
+def _place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that holds the examples, and output that no terminal has a say in."""
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    for name in ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize("block", COMMANDS, ids=str)
+def test_commands_print_what_is_shown(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = block.body.splitlines()[0]
+    assert command.startswith("$ automup ")
+    monkeypatch.setattr(sys, "argv", shlex.split(command.removeprefix("$ ")))
+    printed = io.StringIO()
+    with (
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(printed),
+        pytest.raises(SystemExit) as ended,
+    ):
+        cli.main()
+    assert ended.value.code == 0, printed.getvalue()
+    compare({block.number: f"{command}\n{abridged(printed.getvalue(), block.omit)}"})
+
+
+def test_the_code_prints_what_is_shown() -> None:
+    namespace: dict[str, Any] = {"__name__": "readme"}
+    shown: dict[int, str] = {}
+    for number, block in enumerate(BLOCKS):
+        if block.kind != "run" or block.language != "python":
+            continue
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(block.body, f"README.md, block {number}", "exec"), namespace)
+        follows = BLOCKS[number + 1] if number + 1 < len(BLOCKS) else None
+        if follows is not None and follows.kind == "output":
+            shown[follows.number] = abridged(printed.getvalue(), follows.omit)
+        else:
+            assert not printed.getvalue(), "its output is not shown"
+    compare(shown)
+
+
+# --- what is said --------------------------------------------------------------------------------
+
+
+def test_every_block_of_code_says_whether_it_is_run() -> None:
+    fences = re.findall(r"^```(python|console|diff)$", TEXT, flags=re.MULTILINE)
+    assert len(fences) == sum(b.language in ("python", "console", "diff") for b in BLOCKS)
+
+
+def test_the_command_line_is_described_as_it_is() -> None:
+    section = TEXT.split("\n## Command line\n")[1].split("\n## ")[0]
+    described = {o for o in re.findall(r"--[a-z-]+", section) if o not in ("--help", "--version")}
+    commands: Any = typer.main.get_command(cli.app)
+    parameters = [p for c in commands.commands.values() for p in c.params]
+    options = {o for p in parameters for o in (*p.opts, *p.secondary_opts) if o.startswith("--")}
+    assert described == options - {"--help"}
+    assert all(f"`automup {name}" in section for name in commands.commands)
+
+
+def test_links_lead_somewhere() -> None:
+    targets = re.findall(r"\]\((?!https?://|#)([^)#]+)", TEXT)
+    assert [t for t in targets if not (ROOT / t).exists()] == []
+
+
+def test_both_commands_install_the_same_torch() -> None:
+    pinned = re.search(r"torch==[\d.]+", (ROOT / ".ci" / "run").read_text(encoding="utf-8"))
+    assert pinned is not None
+    assert set(re.findall(r"torch==[\d.]+", TEXT)) == {pinned[0]}
