@@ -104,18 +104,38 @@ class Mup:
         self._apply(model, target, rescale=True)
         return model
 
-    def apply(self, model: nn.Module, *, rescale: bool = True) -> nn.Module:
+    def apply(self, model: nn.Module, *, rescale: bool = True, **knobs: Any) -> nn.Module:
         """Put a model that was built elsewhere into muP, in place, and return it.
 
         Args:
             model: an instance of the same model at some width, freshly initialised.
             rescale: multiply its weights by the init factors. Pass False for loaded weights.
+            knobs: the widths that it was built with; read off its shapes when left out.
 
         Raises:
-            PlanError: if its parameters are not those of the parametrized model.
+            PlanError: if its parameters are not those of the parametrized model at these knobs.
         """
-        self._apply(model, self._knobs_of(model), rescale=rescale)
+        target = self._target((), knobs) if knobs else self._knobs_of(model)
+        self._check_shapes(model, target)
+        self._apply(model, target, rescale=rescale)
         return model
+
+    def _check_shapes(self, model: nn.Module, target: dict[str, Any]) -> None:
+        shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+        for weight in self._study.shop(target).built.weights:
+            shape = shapes.pop(weight.name, None)
+            if shape != weight.shape:
+                raise PlanError(
+                    f"This is not the parametrized model at {target}: {weight.name} has shape "
+                    f"{shape}, there {weight.shape}.",
+                    fix="Build it by the same function, and pass the widths that it was built "
+                    "with: mu.apply(model, width=...).",
+                )
+        if shapes:
+            raise PlanError(
+                f"This is not the parametrized model: it has no {next(iter(shapes))}.",
+                fix="Build it by the same function.",
+            )
 
     def _apply(self, model: nn.Module, target: dict[str, Any], *, rescale: bool) -> None:
         if target == self.base:
@@ -177,20 +197,16 @@ class Mup:
         return {**self.base, **given}
 
     def _knobs_of(self, model: nn.Module) -> dict[str, Any]:
-        """The knobs' values that a model was built with, read off its shapes."""
-        base = {w.name: w.shape for w in self._study.shop(self.base).built.weights}
-        wide = {w.name: w.shape for w in self._study.shop(self._study.wide).built.weights}
+        """The knobs' values that a model was built with, as far as its shapes tell."""
+        study = self._study
         shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-        if set(shapes) != set(base):
-            odd = sorted(set(shapes) ^ set(base))[0]
-            raise PlanError(
-                f"This is not the parametrized model: {odd} is in only one of the two.",
-                fix="Build it by the same function.",
-            )
         found = dict(self.base)
-        for name, value in self.base.items():
-            for weight, sizes in base.items():
-                for dim, size in enumerate(sizes):
-                    if (size, wide[weight][dim]) == (value, self._study.wide[name]):
-                        found[name] = shapes[weight][dim]
+        for base, wide in zip(
+            study.shop(study.base).built.weights, study.shop(study.wide).built.weights, strict=True
+        ):
+            actual = shapes.get(base.name, base.shape)
+            for size, doubled, now in zip(base.shape, wide.shape, actual, strict=False):
+                for name, value in self.base.items():
+                    if (size, doubled) == (value, study.wide[name]):
+                        found[name] = now
         return found

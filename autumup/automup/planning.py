@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 
 from automup.analysis.comparison import Comparison, Spot, place_of_use
 from automup.analysis.dataflow import Size
@@ -16,8 +17,8 @@ from automup.plan import Parameter, Plan, Site
 from automup.rules import Ratios, init_multiplier, role_of
 from automup.study import Knobs, Study
 
-MEASURED_CONSTANT = 0.2
-"""A measured law is constant if its rms moves by less than this many octaves over three widths."""
+NOISE = 0.15
+"""How far an exponent measured on random draws may be from the half power that it is taken for."""
 
 
 def make_plan(study: Study, target: Knobs) -> Plan:
@@ -42,7 +43,7 @@ def make_plan(study: Study, target: Knobs) -> Plan:
         dict(base),
         dict(target),
         tuple(
-            _parameter(study, weight, targets[weight.name], at_target, axes)
+            _parameter(study, weight, targets[weight.name], target, axes)
             for weight in study.weights[0]
         ),
         tuple(_site(spot, at_target, axes) for spot in verified.spots),
@@ -55,17 +56,18 @@ def _parameter(
     study: Study,
     base: WeightFact,
     target: WeightFact,
-    at_target: Comparison,
+    at: Knobs,
     axes: Callable[[Size], str],
 ) -> Parameter:
-    summary, seen = study.exponents.weights[base.name], at_target.weights[base.name]
+    summary, seen = study.exponents.weights[base.name], study.at(at).weights[base.name]
     dims = (summary.fan_in_dims, summary.fan_out_dims)
     sizes = [
         (math.prod(target.shape[d] for d in s), math.prod(base.shape[d] for d in s)) for s in dims
     ]
     ratios = Ratios(*(wide / narrow for wide, narrow in sizes))
     wanted = init_multiplier(ratios, role_of(*map(bool, dims)))
-    mult = _exact(wanted / _law_ratio(study, base, target)) if base.law.rms else 1.0
+    drawn = _law_ratio(study, base, target, at) if base.law.rms else wanted
+    mult = _exact(wanted / drawn)
     return Parameter(
         name=base.name,
         names=base.names,
@@ -86,19 +88,36 @@ def _parameter(
     )
 
 
-def _law_ratio(study: Study, base: WeightFact, target: WeightFact) -> float:
+def _law_ratio(study: Study, base: WeightFact, target: WeightFact, knobs: Knobs) -> float:
     """The rms that the constructor gives a weight at the target, over that at the base."""
-    law = study.laws[base.name]
-    if all(record.kind != "measured" for _, record in law) and target.law.known:
+    records = [law for _, law in study.laws[base.name]]
+    if all(law.known and law.kind != "measured" for law in (*records, target.law)):
         return target.law.rms / base.law.rms
-    slopes = [math.log2(record.rms / base.law.rms) if record.rms else 9.0 for _, record in law]
-    if max(map(abs, slopes)) < MEASURED_CONSTANT:
+    exponent = _measured_exponent(study, [law.rms for law in records])
+    growth = {Fraction(knobs[k]) / Fraction(v) for k, v in study.base.items() if _is_number(v)}
+    if exponent == 0.0:
         return 1.0
+    if exponent is not None and len(growth) == 1:
+        return float(growth.pop()) ** exponent
     raise UnresolvedError(
         f"{base.name}: how the constructor draws it could not be followed, and it changes with "
         "width.",
         fix="Initialise it with torch.nn.init or with a random tensor times a constant.",
     )
+
+
+def _measured_exponent(study: Study, rms: list[float]) -> float | None:
+    """The power of the width, in halves, that an rms measured at three widths follows, or None."""
+    widths = [next(iter(k.values())) for k in (study.base, study.wide, study.third)]
+    if not all(rms) or not all(map(_is_number, widths)):
+        return None
+    slopes = [math.log(rms[i] / rms[0]) / math.log(widths[i] / widths[0]) for i in (1, 2)]
+    nearest = round(2 * slopes[1]) / 2
+    return nearest if all(abs(slope - nearest) < NOISE for slope in slopes) else None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _exact(factor: float) -> float:

@@ -148,11 +148,22 @@ class Study:
         optional: dict[str, list[Any]] = {}
         for name, tensor in optional_candidates(shop.built.model, self.inputs(shop.built.model)):
             optional.setdefault(name, []).append(tensor)
-        return explore(
+        found = explore(
             lambda variant: self.shop(self.base, variant.forced),
             self.inputs,
             {name: tuple(tensors) for name, tensors in optional.items()},
         )
+        runs = tuple(v for v in found.variants if v == Variant() or self._runs_wider(v))
+        return Exploration(runs, found.lines)
+
+    def _runs_wider(self, variant: Variant) -> bool:
+        """Whether a guessed way to run the model works at twice the base too."""
+        try:
+            shop = self.shop(self.wide, variant.forced)
+            shop.run(variant, self.inputs(shop.built.model))
+        except Exception:  # an optional input that fits the base alone is no way to run it
+            return False
+        return True
 
     @cached_property
     def third(self) -> dict[str, Any]:

@@ -42,8 +42,8 @@ class State:
     """What the calculus knows of one value.
 
     ``kind``: "known" (depends on no weight), "weight" (on weights alone), "activation".
-    ``views``: the weights whose entries the value holds. ``odd``: a constant whose size changes with
-    width by no exponent.
+    ``views``: the weights whose entries the value holds. ``odd``: a constant whose size changes
+    with width by no exponent.
     """
 
     log: float = 0.0

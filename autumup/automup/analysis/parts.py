@@ -49,8 +49,10 @@ def _cuts(dataflow: Dataflow) -> Iterator[tuple[fx.Node, Size, list[Size]]]:
             source, dim = _source(dataflow, op, 1)
             slices.setdefault((source, dim), set()).add(op.sizes[dim])
     for (source, dim), found in slices.items():
-        if len(found) > 1:
-            yield source, dataflow.ops[source].sizes[dim], sorted(found)
+        whole = dataflow.ops[source].sizes[dim]
+        only_sliced = all(n.target is _aten.slice.Tensor for n in source.users)
+        if len(found) > 1 or only_sliced:
+            yield source, whole, sorted({*found, whole} if only_sliced else found)
 
 
 def _source(dataflow: Dataflow, op: Op, position: int) -> tuple[fx.Node, int]:

@@ -37,6 +37,16 @@ class Law:
 UNKNOWN = Law("unknown", math.nan, math.nan)
 
 
+def _law_of_values(tensor: torch.Tensor) -> Law:
+    """The law of a real tensor that nobody was seen to draw, such as ``torch.tensor(0.5)``."""
+    if tensor.is_meta or not tensor.numel() or not tensor.is_floating_point():
+        return UNKNOWN
+    with torch._C._DisableTorchDispatch():
+        values = tensor.detach().double()
+        mean, std = float(values.mean()), float(values.std(unbiased=False))
+    return constant(mean) if std == 0.0 else Law("measured", mean, std)
+
+
 def constant(value: float) -> Law:
     return Law("constant", value, 0.0)
 
@@ -77,7 +87,8 @@ class InitRecorder(TorchDispatchMode):
     def law(self, value: Any) -> Law:
         """The law of a tensor's entries, or of a number."""
         if isinstance(value, torch.Tensor):
-            return self._laws.get(_storage(value), UNKNOWN)
+            known = self._laws.get(_storage(value))
+            return _law_of_values(value) if known is None else known
         return constant(float(value)) if isinstance(value, int | float) else UNKNOWN
 
     def set(self, tensor: torch.Tensor, law: Law) -> None:

@@ -25,7 +25,14 @@ from torch.utils._pytree import tree_leaves
 
 from automup.capture.meta import MetaMode, written_tensors
 from automup.capture.real import RealMode
-from automup.capture.source import Frame, frame_of, library_frames, python_frames, sizes_in_scope
+from automup.capture.source import (
+    Frame,
+    first_argument,
+    frame_of,
+    library_frames,
+    python_frames,
+    sizes_in_scope,
+)
 from automup.errors import CaptureError
 
 
@@ -141,7 +148,7 @@ class GraphRecorder(TorchDispatchMode):
             "frames": tuple(map(frame_of, frames)),
             "scopes": tuple(map(sizes_in_scope, frames)) if wanted else (),
             "library": library_frames(2),
-            "owners": tuple(self._modules.get(id(f.f_locals.get("self")), "?") for f in frames),
+            "owners": tuple(self._modules.get(id(first_argument(f)[1]), "?") for f in frames),
         }
 
     def _bind(self, out: Any, node: fx.Node, place: dict[str, Any]) -> None:

@@ -122,7 +122,7 @@ def user_frames(depth: int, limit: int = 4) -> tuple[Frame, ...]:
 def sizes_in_scope(frame: FrameType) -> dict[str, Any]:
     """What a frame's local names say about sizes: name -> shape of a tensor, or an integer.
 
-    Integer attributes of a local ``self`` are included as ``self.name``.
+    Integer attributes of the method's own object are included as ``self.name``.
     """
     sizes: dict[str, Any] = {}
     for name, value in frame.f_locals.items():
@@ -130,8 +130,15 @@ def sizes_in_scope(frame: FrameType) -> dict[str, Any]:
             sizes[name] = tuple(value.shape)
         elif type(value) is int:
             sizes[name] = value
-    owner = frame.f_locals.get("self")
+    first, owner = first_argument(frame)
     for name, value in getattr(owner, "__dict__", {}).items():
         if type(value) is int:
-            sizes[f"self.{name}"] = value
+            sizes[f"{first}.{name}"] = value
     return sizes
+
+
+def first_argument(frame: FrameType) -> tuple[str, Any]:
+    """The name and value of a function's first argument: a method's ``self``."""
+    code = frame.f_code
+    name = code.co_varnames[0] if code.co_argcount else ""
+    return name, frame.f_locals.get(name)
