@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from automup.analysis.comparison import Spot
+from automup.analysis.comparison import Comparison, Spot
 from automup.analysis.placement import edit_for, frame_owner
 from automup.analysis.sites import Correction
 from automup.capture.load import ModelSource, load_text
@@ -41,14 +41,16 @@ def convert(source: ModelSource, study: Study, *, strict: bool = True) -> Conver
     Args:
         source: the file, as loaded.
         study: the study of its model.
-        strict: refuse when code that no trace ran might need a multiplier.
+        strict: refuse what could not be resolved, and code that no trace ran and that might
+            need a multiplier; otherwise leave both as they are, and say so.
 
     Raises:
         UnresolvedError: if something mixes an infinite axis in an unknown way, or (strict) if
             unexecuted code contracts activations.
         RewriteError: if a multiplier has no place in the file, or the result fails its check.
     """
-    refuse_unresolved(study)
+    if strict:
+        refuse_unresolved(study)
     plan = make_plan(study, study.wide)
     spots = study.exponents.spots
     kinds = {edit: spot.first.kind for spot in spots for edit in _edits(source, study, spot)}
@@ -75,7 +77,8 @@ def convert(source: ModelSource, study: Study, *, strict: bool = True) -> Conver
     _check(source, study, text)
     places = (*unrun.suspicious, *unrun.notes)
     notes = tuple(f"not run by any trace: line {p.line}: {p.text} ({p.why})" for p in places)
-    return Conversion(text, (*plan.notes, *notes))
+    left = tuple(f"left as it is: {u.reason} ({u.op} at {u.source})" for u in plan.unresolved)
+    return Conversion(text, (*plan.notes, *left, *notes))
 
 
 def _multipliers(
@@ -119,8 +122,8 @@ def _edits(source: ModelSource, study: Study, spot: Spot) -> Iterator[Edit]:
                 f"The multiplier of this {correction.kind} belongs into code outside the file: "
                 + (f"torch's {fact.library[0]}." if fact.library else f"{spot.span}."),
                 where=str(inside or ""),
-                fix="Write it in the file itself, or use automup.parametrize, which changes the "
-                "live model.",
+                fix="Write it in the file itself"
+                + ("." if fact.library else ", or use automup.parametrize on the live model."),
             )
         _refuse_inside_torch(model, correction, spot)
         owners = [frame_owner(model, path) for path in fact.owners]
@@ -240,9 +243,15 @@ def _faults(source: ModelSource, study: Study, text: str) -> list[str]:
     converted = study_source(made, study.base, study.fixed, study.inputs)
     left = converted.exponents
     plan = make_plan(converted, converted.wide)
-    wrong = [str(s.span) for s in left.spots] + [u.reason for u in left.unresolved]
+    wrong = [str(s.span) for s in left.spots] + _new_problems(study, left)
     wrong += [f"init of {p.name}" for p in plan.parameters if p.init_mult != 1.0]
     return wrong + _differences(study, converted)
+
+
+def _new_problems(study: Study, left: Comparison) -> list[str]:
+    """What the converted file leaves open that the author's did not."""
+    before = {u.reason for u in study.exponents.unresolved}
+    return [u.reason for u in left.unresolved if u.reason not in before]
 
 
 def _differences(study: Study, converted: Study) -> list[str]:
@@ -260,7 +269,7 @@ def _differences(study: Study, converted: Study) -> list[str]:
 def _run_at_base(study: Study) -> list[torch.Tensor]:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
-        model = study.build(study.base).eval()
+        model = study.drawn(study.base).eval()
         inputs = study.inputs(model)
         outputs = model(*inputs.args, **inputs.kwargs)
         tensors = [x for x in tree_leaves(outputs) if isinstance(x, torch.Tensor)]

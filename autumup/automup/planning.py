@@ -98,7 +98,7 @@ def _law_ratio(study: Study, base: WeightFact, target: WeightFact, knobs: Knobs)
     if exponent == 0.0:
         return 1.0
     if exponent is not None and len(growth) == 1:
-        return float(growth.pop()) ** exponent
+        return float(float(growth.pop()) ** exponent)
     raise UnresolvedError(
         f"{base.name}: how the constructor draws it could not be followed, and it changes with "
         "width.",

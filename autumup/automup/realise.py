@@ -111,7 +111,8 @@ def _form(study: Study, spot: Spot) -> Form:
         f"No place for the multiplier of this {spot.first.kind} in the live model: it is computed "
         f"in {_computed_in(spot)}, which is not a method of one of the model's own modules.",
         where=str(spot.span),
-        fix="Pass the scale through a float attribute of the module.",
+        fix="Write it as a method of a module of your own"
+        + ("." if spot.first.node.meta["fact"].library else ", or keep the scale in an attribute."),
     )
 
 

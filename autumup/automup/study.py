@@ -95,6 +95,14 @@ class Study:
         """The model at these knobs, as its author builds it."""
         return self._build({**self.fixed, **knobs})
 
+    def drawn(self, knobs: Knobs) -> nn.Module:
+        """The model on real tensors, its weights drawn, by a later method if the author has one."""
+        model = self.build(knobs)
+        late = self.shop(knobs).built.late_init
+        if late:
+            getattr(model, late)()
+        return model
+
     def _workshop(self, knobs: Knobs, forced: Forced) -> Workshop:
         return Workshop(lambda: self.build(knobs), forced, real=self._real)
 
@@ -287,7 +295,7 @@ class Study:
     def weights(self) -> tuple[tuple[WeightFact, ...], ...]:
         """The weights at the three widths, their laws checked against real draws."""
         return tuple(
-            measured(lambda k=k: self.build(k), self.shop(k).built.weights)  # type: ignore[misc]
+            measured(lambda k=k: self.drawn(k), self.shop(k).built.weights)  # type: ignore[misc]
             for k in (self.base, self.wide, self.third)
         )
 

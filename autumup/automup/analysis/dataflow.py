@@ -85,6 +85,12 @@ class Dataflow:
         return graph
 
     @cached_property
+    def growths(self) -> frozenset[float]:
+        """By how many octaves the infinite axes grow."""
+        sizes = {s for op in self.ops.values() if op.base.op != "output" for s in op.sizes}
+        return frozenset(abs(log_ratio(s)) for s in sizes) - {0.0}
+
+    @cached_property
     def reaching_output(self) -> frozenset[fx.Node]:
         """The nodes that some output of the model depends on."""
         outputs = [n for n in self.ops if n.op == "output"]

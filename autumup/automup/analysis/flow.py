@@ -194,9 +194,14 @@ class Flow:
         """
         log = ratio_log(op.fact.value, op.wide_fact.value) or 0.0
         single = all(n == 1 for n in op.fact.shape)
-        if single or log == ZERO or _is_exponent(log, op):
+        if single or log == ZERO or self._is_exponent(log):
             return State(log, "known")
         return State(0.0, "known", odd=abs(log) > A_LITTLE and op.fact.floating)
+
+    def _is_exponent(self, log: float) -> bool:
+        """Whether a table's size goes as a quarter power of one of the model's axes."""
+        powers = (4 * log / axis for axis in self.dataflow.growths)
+        return any(abs(power - round(power)) < 1e-3 for power in powers)
 
     def fault(self, node: fx.Node, state: State, why: str) -> None:
         self.faults.append(Fault(node, state.log, state.origins, why))
@@ -286,12 +291,6 @@ def _written_sizes(sizes: Sequence[Size], dims: Sequence[int], how: str) -> list
     carried = len(sizes) if how == "elementwise" else len(sizes) - 2
     infinite = [s for d, s in kept if d >= carried or log_ratio(s)]
     return infinite or [s for _, s in kept]
-
-
-def _is_exponent(log: float, op: Op) -> bool:
-    """Whether a table's size goes as a quarter power of an axis: of its own, or of the width."""
-    axes = {abs(log_ratio(size)) for size in op.sizes} - {0.0} or {1.0}
-    return any(abs(4 * log / axis - round(4 * log / axis)) < 1e-3 for axis in axes)
 
 
 def ratio_log(base: Any, wide: Any) -> float | None:

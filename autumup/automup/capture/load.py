@@ -120,7 +120,7 @@ def load_model(spec: str) -> ModelSource:
     else:
         module = _import(place)
         text = _read(Path(str(module.__file__)))
-    chosen = choose_model(module, text, name)
+    chosen = choose_model(module, text.removeprefix("\ufeff"), name)
     return ModelSource(chosen, module, str(module.__file__), chosen.__name__, text)
 
 
@@ -142,7 +142,7 @@ def _read(path: Path) -> str:
     if path.suffix != ".py":
         raise ModelLoadError(f"{path} is not a Python file.", fix=fix)
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
         line = path.read_bytes()[: error.start].count(b"\n") + 1
         raise ModelLoadError(
@@ -163,6 +163,7 @@ def _execute(text: str, path: Path, fresh: bool) -> ModuleType:
     foreign = name in sys.stdlib_module_names or name in sys.modules
     if "." not in name and foreign and name not in _loaded:
         name = f"_model_{name}"  # never in the way of somebody else's module
+    text = text.removeprefix("\ufeff")
     lines = io.StringIO(text, newline=None).readlines()
     linecache.cache[str(path)] = (len(text), None, lines, str(path))
     with _importing(str(root), str(path)):

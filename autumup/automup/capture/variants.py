@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import ast
 import functools
+import linecache
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import fx, nn
@@ -136,11 +136,15 @@ def unrun_tests(lines: Lines, files: frozenset[str]) -> frozenset[str]:
     return frozenset(names)
 
 
-@functools.cache
 def _functions(file: str) -> tuple[ast.FunctionDef, ...]:
+    return _functions_of("".join(linecache.getlines(file)))
+
+
+@functools.cache
+def _functions_of(text: str) -> tuple[ast.FunctionDef, ...]:
     try:
-        tree = ast.parse(Path(file).read_text(encoding="utf-8"))
-    except (OSError, SyntaxError, ValueError):
+        tree = ast.parse(text.removeprefix("\ufeff"))
+    except (SyntaxError, ValueError):  # code that runs but cannot be read: no branches are seen
         return ()
     return tuple(n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef))
 

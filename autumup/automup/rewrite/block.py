@@ -53,7 +53,7 @@ def _mup_row(name):
         for pattern, row in MUP_BASE.items():
             parts = pattern.split(".")
             if len(parts) == len(path) and all(
-                a == b or (a == "*" and b.isdigit()) for a, b in zip(parts, path)
+                a == b or (a == "*" and b.isdigit()) for a, b in zip(parts, path, strict=True)
             ):
                 return row
     raise KeyError(
