@@ -8,7 +8,7 @@ import ast
 def function_at(text: str, line: int) -> str:
     """The qualified name of the innermost function around a line, as Python gives it."""
     found = ""
-    pending: list[tuple[ast.AST, str]] = [(ast.parse(text), "")]
+    pending: list[tuple[ast.AST, str]] = [(ast.parse(text.removeprefix("\ufeff")), "")]
     while pending:
         node, path = pending.pop()
         for child in ast.iter_child_nodes(node):
