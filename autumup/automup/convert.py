@@ -14,7 +14,6 @@ from torch.utils._pytree import tree_leaves
 
 from automup.analysis.comparison import Comparison, Spot
 from automup.analysis.placement import edit_for, frame_owner
-from automup.analysis.sites import Correction
 from automup.capture.load import ModelSource, load_text
 from automup.capture.raised import describe
 from automup.capture.trace import LATE_INITS, Workshop
@@ -111,7 +110,6 @@ def refuse_unresolved(study: Study) -> None:
 def _edits(source: ModelSource, study: Study, spot: Spot) -> Iterator[Edit]:
     """The edit at a spot; all its modules must agree on it."""
     model = study.shop(study.base).built.model
-    ops = {n: op for a in study.exponents.analyses for n, op in a.dataflow.ops.items()}
     edits: dict[Edit, str] = {}
     for correction in spot.corrections:
         fact = correction.node.meta["fact"]
@@ -125,9 +123,8 @@ def _edits(source: ModelSource, study: Study, spot: Spot) -> Iterator[Edit]:
                 fix="Write it in the file itself"
                 + ("." if fact.library else ", or use automup.parametrize on the live model."),
             )
-        _refuse_inside_torch(model, correction, spot)
         owners = [frame_owner(model, path) for path in fact.owners]
-        edits.setdefault(edit_for(ops[correction.node], correction, 0, owners), fact.module)
+        edits.setdefault(edit_for(correction, 0, owners), fact.module)
     if len({edit.factor.base for edit in edits}) > 1:
         raise RewriteError(
             "One line serves modules of different base sizes: " + ", ".join(edits.values()) + ".",
@@ -135,24 +132,6 @@ def _edits(source: ModelSource, study: Study, spot: Spot) -> Iterator[Edit]:
             fix="Give each its own code, or use automup.parametrize.",
         )
     yield from _once(edits)
-
-
-def _refuse_inside_torch(model: nn.Module, correction: Correction, spot: Spot) -> None:
-    """Refuse an operation in the middle of one of torch's own modules: no edit reaches it."""
-    path = correction.node.meta["fact"].module
-    module = model.get_submodule(path)
-    own = dict(module.named_parameters(recurse=False)).values()
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    if type(module).__module__.partition(".")[0] != "torch" or any(
-        p is parameters.get(correction.parameter) for p in own
-    ):
-        return
-    raise RewriteError(
-        f"The multiplier of this {correction.kind} belongs into nn.{type(module).__name__} "
-        f"({path}), which is torch's own code.",
-        where=str(spot.span),
-        fix="Write it out in the file, with F.scaled_dot_product_attention if it is an attention.",
-    )
 
 
 def _once(edits: Iterable[Edit]) -> Iterator[Edit]:

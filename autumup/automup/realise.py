@@ -143,7 +143,6 @@ def _attribute_form(depth: int, attribute: str) -> Form:
 def _method_form(study: Study) -> Form:
     """Edits with formulas in actual sizes, made from the base and twice the base."""
     comparison = study.exponents
-    ops = {node: op for a in comparison.analyses for node, op in a.dataflow.ops.items()}
     model = study.shop(study.base).built.model
 
     def change(spot: Spot, correction: Correction) -> Iterator[Change]:
@@ -153,7 +152,7 @@ def _method_form(study: Study) -> Form:
             (c for c in twin.corrections if c.node.meta["fact"].module == path), twin.first
         )
         owners = [frame_owner(model, o) for o in known.node.meta["fact"].owners]
-        edit = edit_for(ops[known.node], known, 0, owners)
+        edit = edit_for(known, 0, owners)
         owner, frame = known.node.meta["fact"].owners[0], known.frames[0]
         yield MethodChange(owner, frame.function, (edit,))
         lines = frozenset(n for file, n in study.exploration.lines if file == frame.file)

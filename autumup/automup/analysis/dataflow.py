@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import networkx as nx
+import torch
 from torch import fx
 
 from automup.capture.recorder import Fact
@@ -117,8 +118,16 @@ def align(base: fx.Graph, wide: fx.Graph) -> Dataflow:
     return Dataflow(ops)
 
 
+_RESHAPES = {torch.ops.aten._unsafe_view.default, torch.ops.aten._reshape_alias.default}
+
+
+def _target(node: fx.Node) -> Any:
+    """What the node runs; which kind of reshape it is may depend on strides, hence on sizes."""
+    return torch.ops.aten.view.default if node.target in _RESHAPES else node.target
+
+
 def _same(a: fx.Node, b: fx.Node, twin: dict[fx.Node, fx.Node]) -> bool:
-    if (a.op, a.target if a.op != "output" else "") != (b.op, b.target if b.op != "output" else ""):
+    if (a.op, _target(a)) != (b.op, _target(b)):
         return False
     sources, others = a.all_input_nodes, b.all_input_nodes
     if [twin.get(n) for n in sources] != others:

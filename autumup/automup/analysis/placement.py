@@ -17,26 +17,24 @@ from automup.plan import Span
 from automup.rewrite import Edit, Factor
 
 
-def edit_for(
-    op: Op, correction: Correction, depth: int, owners: Sequence[nn.Module | None]
-) -> Edit:
+def edit_for(correction: Correction, depth: int, owners: Sequence[nn.Module | None]) -> Edit:
     """The edit that puts a correction into the source of one of its frames.
 
     Args:
-        op: the corrected operation.
-        correction: what it needs.
+        correction: what an operation needs.
         depth: which of its frames, 0 the innermost.
         owners: ``self`` of each frame in the base model, None where there is none.
 
     Raises:
         RewriteError: if no expression in scope there tells the size of the axis.
     """
+    op = correction.op
     frame = op.fact.frames[depth]
     scope = _paired(op, depth)
     text = span_text(frame.span)
     size = next(_sizes(scope, correction.size, text), None)
     if size is None and owners[depth] is not None:
-        size = _from_weights(owners[depth], correction, op)
+        size = _from_weights(owners[depth], correction)
     if size is None:
         base, wide = correction.size
         raise RewriteError(
@@ -105,9 +103,8 @@ def _readings(name: str, base: Any, wide: Any, size: Size) -> Iterator[tuple[int
                 yield dim, f"{name}.size({dim - len(base)})"
 
 
-def _from_weights(owner: Any, correction: Correction, op: Op) -> str | None:
+def _from_weights(owner: Any, correction: Correction) -> str | None:
     """The size of a weight below ``self``: the readout's own first."""
-    base = op.base.meta["fact"]
     for name, parameter in owner.named_parameters(remove_duplicate=False):
         if re.search(r"(^|\.)\d+(\.|$)", name):
             continue
@@ -115,7 +112,7 @@ def _from_weights(owner: Any, correction: Correction, op: Op) -> str | None:
             if parameter.shape[dim] == correction.size[0] and (
                 not correction.parameter or correction.parameter.endswith(name)
             ):
-                return f"self.{name}.size({dim})" if base is not None else None
+                return f"self.{name}.size({dim})"
     return None
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import fx
 
-from automup.analysis.dataflow import Dataflow, Size, log_ratio
+from automup.analysis.dataflow import Dataflow, Op, Size, log_ratio
 from automup.analysis.flow import EPSILON, Fault, Flow, Opaque, Origin
 from automup.analysis.ops import RULES, unregistered
 from automup.analysis.parts import unequal_parts
@@ -24,13 +24,18 @@ from automup.capture.source import Frame
 class Correction:
     """One operation whose result must be multiplied by 2 ** log at the wider model."""
 
-    node: fx.Node
+    op: Op
     log: float
     kind: str
     size: Size
     why: str
     constant: bool
     parameter: str = ""
+
+    @property
+    def node(self) -> fx.Node:
+        """The operation in the base's graph."""
+        return self.op.base
 
     @property
     def exponent(self) -> float:
@@ -90,7 +95,7 @@ def _corrections(dataflow: Dataflow, faults: Sequence[Fault]) -> tuple[Correctio
         if abs(origin.degree) < EPSILON or not log_ratio(size):
             continue
         chosen[node] = Correction(
-            node,
+            dataflow.ops[node],
             -fault.log / origin.degree,
             _kind(fault.origins.values()),
             size,

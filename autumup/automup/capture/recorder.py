@@ -121,6 +121,9 @@ class GraphRecorder(TorchDispatchMode):
         node_args, node_kwargs = self._argument(args), self._argument(kwargs)
         self._keep += (args, kwargs)  # alive, so that no id is used twice while recording
         out = func(*args, **kwargs)
+        if func in _COPIES and isinstance(out, torch.Tensor) and out.dtype == args[0].dtype:
+            self._register(out, node_args[0])  # a copy, or not: that may depend on the strides
+            return out
         node = self.graph.create_node("call_function", func, node_args, node_kwargs)
         place = self._place(func)
         self._bind(out, node, place)
@@ -240,6 +243,9 @@ class GraphRecorder(TorchDispatchMode):
 
 
 _aten = torch.ops.aten
+_COPIES = frozenset(
+    {_aten.clone.default, _aten.contiguous.default, _aten.alias.default, _aten.detach.default}
+)
 _MAY_BE_SITES = frozenset(
     getattr(packet, overload)
     for packet in (
