@@ -12,6 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import WIDTH, edit_of
+
+from automup.errors import RewriteError
+from automup.plan import SizeLaw
+from automup.rules import Ratios, multipliers
 from models import (
     GPT,
     MLP,
@@ -26,10 +30,6 @@ from models import (
     mlp_law,
     ratio,
 )
-
-from automup.errors import RewriteError
-from automup.plan import SizeLaw
-from automup.rules import Ratios, multipliers
 
 TABLE = """\
 MUP_BASE = {
