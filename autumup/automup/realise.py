@@ -104,8 +104,7 @@ def _form(study: Study, spot: Spot) -> Form:
     plain = owner is not None and spot.frame and find_method(type(owner), spot.frame.function)
     if plain and spot.first.outside_library:
         return _method_form(study)
-    module = spot.first.node.meta["fact"].module
-    if spot.first.kind == "readout" and _owns(model, module, spot.first.parameter):
+    if spot.first.kind == "readout" and _owns(model, spot.first.reader, spot.first.parameter):
         return _input_form
     raise RewriteError(
         f"No place for the multiplier of this {spot.first.kind} in the live model: it is computed "
@@ -185,7 +184,7 @@ def twins_of(edit: Edit, lines: frozenset[int]) -> tuple[tuple[str, Edit], ...]:
 
 
 def _input_form(spot: Spot, correction: Correction) -> Sequence[Change]:
-    return (InputChange(correction.node.meta["fact"].module, 2.0**correction.log),)
+    return (InputChange(correction.reader, 2.0**correction.log),)
 
 
 def _owns(model: nn.Module, path: str, parameter: str) -> bool:

@@ -31,6 +31,8 @@ class Correction:
     why: str
     constant: bool
     parameter: str = ""
+    reader: str = ""
+    """The module that reads the shared weight of a readout."""
 
     @property
     def node(self) -> fx.Node:
@@ -101,7 +103,7 @@ def _corrections(dataflow: Dataflow, faults: Sequence[Fault]) -> tuple[Correctio
             size,
             _why(fault),
             origin.kind == "constant",
-            _tied_parameter(fault.origins),
+            *_tied(fault.origins),
         )
     return tuple(chosen.values())
 
@@ -149,12 +151,12 @@ def _why(fault: Fault) -> str:
     return f"{cause}; {fault.why}"
 
 
-def _tied_parameter(origins: Mapping[fx.Node, Origin]) -> str:
-    """The weight of a readout: the parameter that the tied contraction reads."""
+def _tied(origins: Mapping[fx.Node, Origin]) -> tuple[str, str]:
+    """The weight of a readout, and the module that reads it."""
     for node, origin in origins.items():
         if origin.kind == "tied":
-            return _weight_of(node)
-    return ""
+            return _weight_of(node), node.meta["fact"].module
+    return "", ""
 
 
 def _weight_of(node: fx.Node) -> str:

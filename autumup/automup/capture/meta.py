@@ -336,7 +336,7 @@ class ReadGuard(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func is _IS_META and self._on_meta_init is not None:
+        if func == _IS_META and self._on_meta_init is not None:
             frame = sys._getframe(1)
             if frame.f_code.co_filename == torch.nn.init.__file__:
                 self._on_meta_init(frame)

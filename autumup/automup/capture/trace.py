@@ -32,13 +32,13 @@ class Inputs:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
-Forced = tuple[tuple[str, bool], ...]
-"""Boolean attributes held at a value, on every module that sets them: ((name, value), ...)."""
+Forced = tuple[tuple[str, bool | str | int], ...]
+"""Attributes held at a value, on every module that sets them: ((name, value), ...)."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to run a model: mode, boolean attributes forced, optional inputs given."""
+    """One way to run a model: mode, attributes forced, optional inputs given."""
 
     training: bool = False
     forced: Forced = ()
@@ -89,7 +89,7 @@ class Workshop:
 
     Args:
         build: makes the model.
-        forced: boolean attributes that modules are made to hold, whatever their code sets.
+        forced: attributes that modules are made to hold, whatever their code sets.
         real: run on real tensors, for models that the meta device cannot run.
     """
 
@@ -196,16 +196,16 @@ def _in_mode(model: nn.Module, training: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _holding(forced: Mapping[str, bool]) -> Iterator[None]:
-    """Make every module that sets one of these boolean attributes hold the forced value."""
+def _holding(forced: Mapping[str, Any]) -> Iterator[None]:
+    """Make every module that sets one of these attributes, to its type, hold the forced value."""
     if not forced:
         yield
         return
     original = nn.Module.__setattr__
 
     def set_forced(module: nn.Module, name: str, value: Any) -> None:
-        held = isinstance(value, bool) and name in forced
-        original(module, name, forced[name] if held else value)  # type: ignore[arg-type]
+        held = name in forced and type(value) is type(forced[name])
+        original(module, name, forced[name] if held else value)
 
     nn.Module.__setattr__ = set_forced  # type: ignore[method-assign,assignment]
     try:

@@ -1,8 +1,8 @@
 """Which ways to run a model: enough of them that its branches are seen.
 
 A model file branches (``if self.flash``, ``if targets is not None``). Starting from one run, the
-names in the tests of branches that did not run say what to try next: an optional input, a boolean
-attribute, the training mode. What runs and reaches new lines is kept.
+names in the tests of branches that did not run say what to try next: an optional input, an
+attribute with another value, the training mode. What runs and reaches new lines is kept.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from automup.capture.trace import Inputs, Variant, Workshop
 from automup.errors import CaptureError
 
 Lines = frozenset[tuple[str, int]]
-MOST = 8  # variants; a model with more independent switches is reported by its unrun lines
+Tests = frozenset[tuple[str, Any]]
+"""Names that a test looks at, with the value that it compares them to, or None."""
+MOST = 12  # variants; a model with more independent switches is reported by its unrun lines
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,8 @@ def explore(
     found = True
     while found and len(kept) < MOST:
         found = False
-        names = unrun_tests(frozenset(lines), _files(shop.built.model))
-        for variant in _candidates(shop.built.model, names, optional_inputs):
+        tests = unrun_tests(frozenset(lines), _files(shop.built.model))
+        for variant in _candidates(shop.built.model, tests, optional_inputs):
             if str(variant) + repr(variant.extra) in tried:
                 continue
             tried.add(str(variant) + repr(variant.extra))
@@ -97,15 +99,20 @@ def _same_graph(a: fx.Graph, b: fx.Graph) -> bool:
 
 
 def _candidates(
-    model: nn.Module, names: frozenset[str], optional_inputs: Mapping[str, tuple[Any, ...]]
+    model: nn.Module, tests: Tests, optional_inputs: Mapping[str, tuple[Any, ...]]
 ) -> Iterator[Variant]:
+    names = {name for name, _ in tests}
     for name, tensors in optional_inputs.items():
         if name in names:
             yield from (Variant(extra=((name, tensor),)) for tensor in tensors)
-    for name in sorted(names):
-        values = {v for m in model.modules() if type(v := vars(m).get(name)) is bool}
-        if name != "training":
-            yield from (Variant(forced=((name, not value),)) for value in sorted(values))
+    for name, value in sorted(tests, key=str):
+        now = {v for m in model.modules() if isinstance(v := vars(m).get(name), bool | str | int)}
+        if value is None and name != "training":
+            yield from (
+                Variant(forced=((name, not v),)) for v in sorted(now, key=str) if type(v) is bool
+            )
+        elif value is not None and any(type(v) is type(value) and v != value for v in now):
+            yield Variant(forced=((name, value),))
 
 
 def _files(model: nn.Module) -> frozenset[str]:
@@ -122,12 +129,12 @@ def _file_of(cls: type) -> str:
     return str(code.co_filename) if code is not None else ""
 
 
-def unrun_tests(lines: Lines, files: frozenset[str]) -> frozenset[str]:
-    """The names in the tests of branches that did not run, in functions that did.
+def unrun_tests(lines: Lines, files: frozenset[str]) -> Tests:
+    """What the tests of branches that did not run look at, in functions that did.
 
-    ``if self.flash:`` gives ``flash``, ``if targets is not None:`` gives ``targets``.
+    ``if self.flash:`` gives ``("flash", None)``, ``if self.kind == "sdpa":`` ``("kind", "sdpa")``.
     """
-    names: set[str] = set()
+    names: set[tuple[str, Any]] = set()
     for file in files:
         ran = {line for name, line in lines if name == file}
         for function in _functions(file):
@@ -153,10 +160,10 @@ def _span(node: ast.AST) -> range:
     return range(node.lineno, (node.end_lineno or node.lineno) + 1)  # type: ignore[attr-defined]
 
 
-def _unrun_names(function: ast.FunctionDef, ran: set[int]) -> set[str]:
-    names: set[str] = set()
+def _unrun_names(function: ast.FunctionDef, ran: set[int]) -> set[tuple[str, Any]]:
+    names: set[tuple[str, Any]] = set()
     for node in ast.walk(function):
-        if isinstance(node, ast.If) and any(line in ran for line in _span(node.test)):
+        if isinstance(node, ast.If):
             branches = [b for b in (node.body, node.orelse or _after(function, node)) if b]
             if any(not _ran(branch, ran) for branch in branches):
                 names |= _names(node.test)
@@ -179,6 +186,24 @@ def _ran(branch: list[ast.stmt], ran: set[int]) -> bool:
     return any(line in ran for node in branch for line in _span(node))
 
 
-def _names(test: ast.expr) -> set[str]:
+def _names(test: ast.expr) -> set[tuple[str, Any]]:
     found = {n.id for n in ast.walk(test) if isinstance(n, ast.Name)}
-    return (found | {n.attr for n in ast.walk(test) if isinstance(n, ast.Attribute)}) - {"self"}
+    found |= {n.attr for n in ast.walk(test) if isinstance(n, ast.Attribute)}
+    compared = {
+        (side.attr, other.value)
+        for node in ast.walk(test)
+        if isinstance(node, ast.Compare)
+        for side, other in _sides(node)
+        if isinstance(side, ast.Attribute) and isinstance(other, ast.Constant)
+    }
+    values = {pair for pair in compared if isinstance(pair[1], str | int)}
+    return {(name, None) for name in found - {"self"}} | values
+
+
+def _sides(node: ast.Compare) -> Iterator[tuple[ast.expr, ast.expr]]:
+    """Both ways round of every comparison with a value, or with a set of values."""
+    for other in node.comparators:
+        members = other.elts if isinstance(other, ast.Tuple | ast.List | ast.Set) else [other]
+        for member in members:
+            yield node.left, member
+            yield member, node.left
