@@ -2,7 +2,8 @@
 
 A multiplier goes where it costs nothing: into the attribute that holds the author's constant; else
 into the method that computes with it, recompiled for this instance's class only; else into a hook
-on the module whose argument it scales. What fits none of these is refused by name.
+on the module whose argument it scales, or into torch's own attention by the query that it scales.
+What fits none of these is refused by name.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch
 from torch import nn
 
 from automup.errors import PlanError, RewriteError
+from automup.multihead import scale_logits
 from automup.plan import Plan
 from automup.rewrite import Edit, edit_sites
 
@@ -49,7 +51,15 @@ class InputChange:
     factor: float
 
 
-Change = AttributeChange | MethodChange | InputChange
+@dataclass(frozen=True)
+class MultiheadChange:
+    """Multiply the logits of one of torch's own attention modules."""
+
+    module: str
+    factor: float
+
+
+Change = AttributeChange | MethodChange | InputChange | MultiheadChange
 
 
 def rescale_init(model: nn.Module, plan: Plan) -> None:
@@ -77,6 +87,9 @@ def multiply(model: nn.Module, changes: Sequence[Change]) -> None:
         match change:
             case AttributeChange(attribute=name, factor=factor):
                 setattr(module, name, getattr(module, name) * factor)
+            case MultiheadChange(factor=factor):
+                assert isinstance(module, nn.MultiheadAttention)
+                scale_logits(module, factor)
             case InputChange(factor=factor):
                 module.register_forward_pre_hook(ScaleFirstArgument(factor))
             case MethodChange(function=function, edits=edits):

@@ -17,6 +17,7 @@ from automup.apply import (
     Change,
     InputChange,
     MethodChange,
+    MultiheadChange,
     find_method,
     multiply,
     read_source,
@@ -77,14 +78,26 @@ def realise(study: Study) -> Realisation:
     comparison = study.exponents
     realisation = Realisation({s.key: _form(study, s) for s in comparison.spots})
     for knobs, direction in study.probes if realisation.forms else ():
-        left = _after(study, knobs, realisation.changes(direction))
+        changes = realisation.changes(direction)
+        left = _after(study, knobs, tuple(c for c in changes if not _beyond_calculus(c)))
+        scaled = {c.module for c in changes if _beyond_calculus(c)}
         for spot in left.spots:
+            if scaled.issuperset(spot.modules):
+                continue
             raise RewriteError(
                 f"The multiplier of this {spot.first.kind} did not take effect in the live model.",
                 where=str(spot.span),
                 fix="Keep the scale in a float attribute of the module, or use `automup convert`.",
             )
     return realisation
+
+
+def _beyond_calculus(change: Change) -> bool:
+    """A scaled query and the other projections share one bias tensor: its parts differ in size.
+
+    That these logits move by the factor is a test of :mod:`automup.multihead` itself.
+    """
+    return isinstance(change, MultiheadChange)
 
 
 def _after(study: Study, knobs: Knobs, changes: tuple[Change, ...]) -> Comparison:
@@ -104,6 +117,9 @@ def _form(study: Study, spot: Spot) -> Form:
     plain = owner is not None and spot.frame and find_method(type(owner), spot.frame.function)
     if plain and spot.first.outside_library:
         return _method_form(study)
+    module = model.get_submodule(spot.first.node.meta["fact"].module)
+    if spot.first.kind == "attention" and isinstance(module, nn.MultiheadAttention):
+        return _multihead_form
     if spot.first.kind == "readout" and _owns(model, spot.first.reader, spot.first.parameter):
         return _input_form
     raise RewriteError(
@@ -185,6 +201,10 @@ def twins_of(edit: Edit, lines: frozenset[int]) -> tuple[tuple[str, Edit], ...]:
 
 def _input_form(spot: Spot, correction: Correction) -> Sequence[Change]:
     return (InputChange(correction.reader, 2.0**correction.log),)
+
+
+def _multihead_form(spot: Spot, correction: Correction) -> Sequence[Change]:
+    return (MultiheadChange(correction.node.meta["fact"].module, 2.0**correction.log),)
 
 
 def _owns(model: nn.Module, path: str, parameter: str) -> bool:

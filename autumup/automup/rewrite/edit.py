@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import libcst as cst
 from libcst.metadata import CodeRange, MetadataWrapper, ParentNodeProvider, PositionProvider
@@ -37,7 +38,7 @@ def edit_sites(
     """
     if not edits:
         return source
-    tree = Source(source, filename)
+    tree = read(source, filename)
     by_node: dict[cst.CSTNode, list[Edit]] = {}
     for edit in dict.fromkeys(edits):
         by_node.setdefault(tree.find(edit.span), []).append(edit)
@@ -58,6 +59,12 @@ def parse(source: str, filename: str) -> cst.Module:
             where=f"{os.path.basename(filename)}:{error.raw_line}",
             fix="Correct the file first.",
         ) from None
+
+
+@lru_cache(maxsize=8)
+def read(source: str, filename: str) -> Source:
+    """The parsed file with positions; one file is read many times over, once for each edit."""
+    return Source(source, filename)
 
 
 def byte_order_mark(source: str) -> str:

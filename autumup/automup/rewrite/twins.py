@@ -16,7 +16,7 @@ import libcst as cst
 
 from automup.plan import Span
 from automup.rewrite.alike import Twin, match_twin
-from automup.rewrite.edit import Source
+from automup.rewrite.edit import Source, read
 from automup.rewrite.factor import Edit
 from automup.rewrite.forms import SDPA
 from automup.rewrite.imports import Imports, read_imports
@@ -62,7 +62,7 @@ def find_unrun(source: str, executed_lines: frozenset[int], edits: Sequence[Edit
         RewriteError: if the source does not parse or a span is not in it.
     """
     filename = edits[0].span.file if edits else "source"
-    tree = Source(source, filename)
+    tree = read(source, filename)
     search = _Search(tree, outline(tree), read_imports(tree.module), executed_lines, tuple(edits))
     twins: list[Edit] = []
     suspicious: list[Place] = []
