@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from types import FunctionType
 from typing import Any
 
 from torch import nn
@@ -18,12 +19,12 @@ from automup.apply import (
     InputChange,
     MethodChange,
     MultiheadChange,
-    find_method,
     multiply,
-    read_source,
 )
+from automup.capture.source import Frame
 from automup.errors import RewriteError, UnresolvedError
 from automup.plan import Span
+from automup.recompile import Place, find_callee, find_method, read_source
 from automup.rewrite import Edit, find_unrun, function_at
 from automup.study import Knobs, Study
 
@@ -59,14 +60,14 @@ class Realisation:
 
 def _merged(changes: Any) -> Iterator[Change]:
     """All edits of one method together, as they are compiled together."""
-    methods: dict[tuple[str, str], list[Any]] = {}
+    methods: dict[tuple[str, Place], list[Any]] = {}
     for change in changes:
         if isinstance(change, MethodChange):
-            methods.setdefault((change.module, change.function), []).extend(change.edits)
+            methods.setdefault((change.module, change.place), []).extend(change.edits)
         else:
             yield change
-    for (module, function), edits in methods.items():
-        yield MethodChange(module, function, tuple(dict.fromkeys(edits)))
+    for (module, place), edits in methods.items():
+        yield MethodChange(module, place, tuple(dict.fromkeys(edits)))
 
 
 def realise(study: Study) -> Realisation:
@@ -112,10 +113,7 @@ def _form(study: Study, spot: Spot) -> Form:
         form = _attribute_form(depth, attribute)
         if _mends(study, spot, form):
             return form
-    owners = spot.first.node.meta["fact"].owners
-    owner = frame_owner(model, owners[0]) if owners else None
-    plain = owner is not None and spot.frame and find_method(type(owner), spot.frame.function)
-    if plain and spot.first.outside_library:
+    if spot.first.outside_library and _place(model, spot.first) is not None:
         return _method_form(study)
     module = model.get_submodule(spot.first.node.meta["fact"].module)
     if spot.first.kind == "attention" and isinstance(module, nn.MultiheadAttention):
@@ -168,14 +166,41 @@ def _method_form(study: Study) -> Form:
         )
         owners = [frame_owner(model, o) for o in known.node.meta["fact"].owners]
         edit = edit_for(known, 0, owners)
-        owner, frame = known.node.meta["fact"].owners[0], known.frames[0]
-        yield MethodChange(owner, frame.function, (edit,))
+        found = _place(model, known)
+        assert found is not None  # that is why this form was chosen
+        owner, place = found
+        yield MethodChange(owner, place, (edit,))
+        frame = known.frames[0]
         lines = frozenset(n for file, n in study.exploration.lines if file == frame.file)
         for function, same in twins_of(edit, lines):
-            if find_method(type(model.get_submodule(owner)), function):
-                yield MethodChange(owner, function, (same,))
+            if function == frame.function:
+                yield MethodChange(owner, place, (same,))
+            elif find_method(type(model.get_submodule(owner)), function):
+                yield MethodChange(owner, Place(function), (same,))
 
     return change
+
+
+def _place(model: nn.Module, correction: Correction) -> tuple[str, Place] | None:
+    """The module whose method runs the operation, itself or through free functions; or None."""
+    callees: list[Frame] = []
+    owners = correction.node.meta["fact"].owners
+    for frame, path in zip(correction.frames, owners, strict=True):
+        owner = frame_owner(model, path)
+        method = find_method(type(owner), frame.function) if owner is not None else None
+        if method is None:
+            callees.insert(0, frame)
+            continue
+        names: list[str] = []
+        caller: FunctionType = method
+        for callee in callees:
+            name = find_callee(caller, callee.function, callee.file)
+            if name is None:
+                return None
+            names.append(name)
+            caller = caller.__globals__[name]
+        return path, Place(frame.function, tuple(names))
+    return None
 
 
 @cache
