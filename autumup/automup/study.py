@@ -161,8 +161,9 @@ class Study:
             self.inputs,
             {name: tuple(tensors) for name, tensors in optional.items()},
         )
-        runs = tuple(v for v in found.variants if v == Variant() or self._runs_wider(v))
-        return Exploration(runs, found.lines)
+        return Exploration(
+            tuple((v, n) for v, n in found.reached if v == Variant() or self._runs_wider(v))
+        )
 
     def _runs_wider(self, variant: Variant) -> bool:
         """Whether a guessed way to run the model works at twice the base too."""
@@ -214,11 +215,11 @@ class Study:
     def _shapes(self, knobs: Knobs) -> dict[str, tuple[Size, ...]]:
         base, wide = self.shop(self.base).built.weights, self.shop(knobs).built.weights
         if [w.names for w in base] != [w.names for w in wide]:
-            odd = next(iter({w.name for w in base} ^ {w.name for w in wide}), "a parameter")
+            odd = sorted({w.name for w in base} ^ {w.name for w in wide})
             raise CaptureError(
-                f"The model has other parameters at another width ({odd}).",
+                f"The model has other parameters at another width ({', '.join(odd[:3])}).",
                 where=f"{dict(self.base)} against {dict(knobs)}",
-                fix=_COINCIDENCE,
+                fix=f"{_COINCIDENCE} A knob of the depth is no width.",
             )
         return {
             a.name: tuple(zip(a.shape, b.shape, strict=True))

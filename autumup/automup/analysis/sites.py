@@ -76,16 +76,23 @@ def analyse(dataflow: Dataflow, shapes: Mapping[str, tuple[Size, ...]]) -> Analy
     uses = Flow(dataflow, RULES, unregistered, {}).uses
     weights = summarise(uses, shapes, unequal_parts(dataflow, uses))
     logs = {name: summary.log for name, summary in weights.items()}
-    first = Flow(dataflow, RULES, unregistered, logs)
-    corrections = _corrections(dataflow, first.faults)
-    shifts = {c.node: c.log for c in corrections}
-    last = Flow(dataflow, RULES, unregistered, logs, shifts) if shifts else first
-    return Analysis(dataflow, weights, corrections, tuple(last.faults), tuple(last.opaque))
-
-
-def _corrections(dataflow: Dataflow, faults: Sequence[Fault]) -> tuple[Correction, ...]:
-    """One correction per fault, at its preferred origin; faults with one origin share it."""
     chosen: dict[fx.Node, Correction] = {}
+    flow = Flow(dataflow, RULES, unregistered, logs)
+    while flow.faults and _correct(chosen, dataflow, flow.faults):
+        shifts = {node: c.log for node, c in chosen.items()}
+        flow = Flow(dataflow, RULES, unregistered, logs, shifts)
+    corrections = tuple(chosen.values())
+    return Analysis(dataflow, weights, corrections, tuple(flow.faults), tuple(flow.opaque))
+
+
+def _correct(
+    chosen: dict[fx.Node, Correction], dataflow: Dataflow, faults: Sequence[Fault]
+) -> bool:
+    """Add a correction for every fault that none was chosen for; whether any was added.
+
+    It goes to the fault's preferred origin. Faults that share an origin share its correction.
+    """
+    before = len(chosen)
     for fault in faults:
         if any(node in chosen for node in fault.origins):
             continue
@@ -105,7 +112,7 @@ def _corrections(dataflow: Dataflow, faults: Sequence[Fault]) -> tuple[Correctio
             origin.kind == "constant",
             *_tied(fault.origins),
         )
-    return tuple(chosen.values())
+    return len(chosen) > before
 
 
 _PREFERENCE = ("constant", "contraction", "tied", "sum")

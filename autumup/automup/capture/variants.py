@@ -29,10 +29,18 @@ MOST = 12  # variants; a model with more independent switches is reported by its
 
 @dataclass(frozen=True)
 class Exploration:
-    """The variants worth analysing and the lines of user files that they executed."""
+    """The variants worth analysing, each with the lines of user files that it executed."""
 
-    variants: tuple[Variant, ...]
-    lines: Lines
+    reached: tuple[tuple[Variant, Lines], ...]
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        return tuple(variant for variant, _ in self.reached)
+
+    @property
+    def lines(self) -> Lines:
+        """The lines that some variant executed."""
+        return frozenset().union(*(lines for _, lines in self.reached))
 
 
 def explore(
@@ -50,12 +58,12 @@ def explore(
     plain = Variant()
     shop = shop_for(plain)
     first = shop.run(plain, inputs_for(shop.built.model), record_lines=True)
-    kept, lines = [plain], set(first.lines)
+    kept, lines = [(plain, first.lines)], set(first.lines)
     shapes = [w.shape for w in shop.built.weights]
     tried: set[str] = set()
     training = _run(shop_for, Variant(training=True), inputs_for, shapes)
     if training is not None and not _same_graph(first.graph, training[0]):
-        kept.append(Variant(training=True))
+        kept.append((Variant(training=True), training[1]))
         lines |= training[1]
     found = True
     while found and len(kept) < MOST:
@@ -67,10 +75,10 @@ def explore(
             tried.add(str(variant) + repr(variant.extra))
             result = _run(shop_for, variant, inputs_for, shapes)
             if result is not None and result[1] - lines and len(kept) < MOST:
-                kept.append(variant)
+                kept.append((variant, result[1]))
                 lines |= result[1]
                 found = True
-    return Exploration(tuple(kept), frozenset(lines))
+    return Exploration(tuple(kept))
 
 
 def _run(
