@@ -79,7 +79,7 @@ class Study:
         self._real = real
         self._build, self.base, self.fixed = build, dict(base), dict(fixed or {})
         self._shops: dict[tuple[str, Forced], Workshop] = {}
-        self._traces: dict[tuple[str, str, int], Trace] = {}
+        self._traces: dict[tuple[Any, ...], Trace] = {}
         self._targets: dict[str, Comparison] = {}
         self.wide = self.scaled_knobs(2)
         self.name = name or type(self.shop(self.base).built.model).__name__
@@ -125,8 +125,11 @@ class Study:
 
     def trace(self, knobs: Knobs, number: int) -> Trace:
         """The trace of one of the variants at these knobs."""
-        variant = self.exploration.variants[number]
-        key = (repr(sorted(knobs.items())), str(variant), number)
+        variant, at_base = self.exploration.reached[number]
+        return at_base if dict(knobs) == self.base else self._trace_of(knobs, variant)
+
+    def _trace_of(self, knobs: Knobs, variant: Variant) -> Trace:
+        key = (repr(sorted(knobs.items())), str(variant), *(id(t) for _, t in variant.extra))
         if key not in self._traces:
             shop = self.shop(knobs, variant.forced)
             with self._running(variant):
@@ -151,16 +154,15 @@ class Study:
     def exploration(self) -> Exploration:
         """The variants that reach all the code that can be reached."""
         shop = self.shop(self.base)
-        with self._running(Variant()):
-            shop.run(Variant(), self.inputs(shop.built.model))
         optional: dict[str, list[Any]] = {}
         for name, tensor in optional_candidates(shop.built.model, self.inputs(shop.built.model)):
             optional.setdefault(name, []).append(tensor)
-        found = explore(
-            lambda variant: self.shop(self.base, variant.forced),
-            self.inputs,
-            {name: tuple(tensors) for name, tensors in optional.items()},
-        )
+        with self._running(Variant()):
+            found = explore(
+                lambda variant: self.shop(self.base, variant.forced),
+                self.inputs,
+                {name: tuple(tensors) for name, tensors in optional.items()},
+            )
         return Exploration(
             tuple((v, n) for v, n in found.reached if v == Variant() or self._runs_wider(v))
         )
@@ -168,9 +170,8 @@ class Study:
     def _runs_wider(self, variant: Variant) -> bool:
         """Whether a guessed way to run the model works at twice the base too."""
         try:
-            shop = self.shop(self.wide, variant.forced)
-            shop.run(variant, self.inputs(shop.built.model))
-        except Exception:  # an optional input that fits the base alone is no way to run it
+            self._trace_of(self.wide, variant)
+        except AutomupError:  # an optional input that fits the base alone is no way to run it
             return False
         return True
 

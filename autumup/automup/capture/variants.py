@@ -18,7 +18,7 @@ from torch import fx, nn
 
 from automup.analysis.dataflow import align
 from automup.capture.source import is_user_file
-from automup.capture.trace import Inputs, Variant, Workshop
+from automup.capture.trace import Inputs, Trace, Variant, Workshop
 from automup.errors import CaptureError
 
 Lines = frozenset[tuple[str, int]]
@@ -29,9 +29,9 @@ MOST = 12  # variants; a model with more independent switches is reported by its
 
 @dataclass(frozen=True)
 class Exploration:
-    """The variants worth analysing, each with the lines of user files that it executed."""
+    """The variants worth analysing, each with its trace, which has the lines that it executed."""
 
-    reached: tuple[tuple[Variant, Lines], ...]
+    reached: tuple[tuple[Variant, Trace], ...]
 
     @property
     def variants(self) -> tuple[Variant, ...]:
@@ -40,7 +40,7 @@ class Exploration:
     @property
     def lines(self) -> Lines:
         """The lines that some variant executed."""
-        return frozenset().union(*(lines for _, lines in self.reached))
+        return frozenset().union(*(trace.lines for _, trace in self.reached))
 
 
 def explore(
@@ -58,13 +58,13 @@ def explore(
     plain = Variant()
     shop = shop_for(plain)
     first = shop.run(plain, inputs_for(shop.built.model), record_lines=True)
-    kept, lines = [(plain, first.lines)], set(first.lines)
+    kept, lines = [(plain, first)], set(first.lines)
     shapes = [w.shape for w in shop.built.weights]
     tried: set[str] = set()
     training = _run(shop_for, Variant(training=True), inputs_for, shapes)
-    if training is not None and not _same_graph(first.graph, training[0]):
-        kept.append((Variant(training=True), training[1]))
-        lines |= training[1]
+    if training is not None and not _same_graph(first.graph, training.graph):
+        kept.append((Variant(training=True), training))
+        lines |= training.lines
     found = True
     while found and len(kept) < MOST:
         found = False
@@ -74,9 +74,9 @@ def explore(
                 continue
             tried.add(str(variant) + repr(variant.extra))
             result = _run(shop_for, variant, inputs_for, shapes)
-            if result is not None and result[1] - lines and len(kept) < MOST:
-                kept.append((variant, result[1]))
-                lines |= result[1]
+            if result is not None and result.lines - lines and len(kept) < MOST:
+                kept.append((variant, result))
+                lines |= result.lines
                 found = True
     return Exploration(tuple(kept))
 
@@ -86,16 +86,15 @@ def _run(
     variant: Variant,
     inputs_for: Callable[[nn.Module], Inputs],
     shapes: list[tuple[int, ...]],
-) -> tuple[fx.Graph, Lines] | None:
-    """The variant's graph and lines; None where it does not run, or is another model."""
+) -> Trace | None:
+    """The variant's trace; None where it does not run, or is another model."""
     try:
         shop = shop_for(variant)
         if [w.shape for w in shop.built.weights] != shapes:
             return None
-        trace = shop.run(variant, inputs_for(shop.built.model), record_lines=True)
+        return shop.run(variant, inputs_for(shop.built.model), record_lines=True)
     except Exception:  # any failure of user code means: this is not a way to run the model
         return None
-    return trace.graph, trace.lines
 
 
 def _same_graph(a: fx.Graph, b: fx.Graph) -> bool:
