@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ from torch import nn
 
 from automup.capture.knobs import discover
 from automup.capture.load import load_model
-from automup.capture.widths import next_legal, scaled
+from automup.capture.trace import Inputs
+from automup.capture.widths import scaled
 from automup.errors import KnobError
+from automup.study import Study
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -142,20 +144,26 @@ def test_scaled() -> None:
         scaled(3, 0.5)
 
 
-def divisible_by(n: int) -> Callable[[Mapping[str, Any]], nn.Module]:
+@pytest.mark.parametrize("refused, multiple", [((), 3), ((24,), 4), ((24, 32, 40), 6)])
+def test_the_verifying_width_is_the_next_legal_one(refused: tuple[int, ...], multiple: int) -> None:
     def build(values: Mapping[str, Any]) -> nn.Module:
-        if values["d"] % n:
-            raise ValueError(f"d must be divisible by {n}")
-        return nn.Linear(values["d"], values["d"])
+        if values["d"] in refused:
+            raise ValueError("this width is not to be had")
+        return nn.Linear(3, values["d"])
 
-    return build
+    study = Study(build, {"d": 8}, lambda model: Inputs((torch.ones(2, 3),)))
+    assert study.third == {"d": 8 * multiple}
 
 
-def test_the_next_legal_width() -> None:
-    assert next_legal(divisible_by(8), {"d": 8}) == 3
-    assert next_legal(divisible_by(32), {"d": 8}) == 4
-    with pytest.raises(KnobError, match=r"d must be divisible by 100.*test_knobs.py:.*base"):
-        next_legal(divisible_by(100), {"d": 8})
+def test_no_verifying_width() -> None:
+    def build(values: Mapping[str, Any]) -> nn.Module:
+        if values["d"] > 16:
+            raise ValueError("too wide")
+        return nn.Linear(3, values["d"])
+
+    study = Study(build, {"d": 8}, lambda model: Inputs((torch.ones(2, 3),)))
+    with pytest.raises(KnobError, match=r"d=64: ValueError: too wide.*test_knobs.py:"):
+        _ = study.third
 
 
 def test_nothing_is_allocated(file: Path) -> None:

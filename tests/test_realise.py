@@ -134,3 +134,24 @@ def test_a_readout_in_a_decorated_forward_gets_a_hook() -> None:
     plain.load_state_dict(model.state_dict())
     torch.testing.assert_close(model(TOKENS), plain(TOKENS) * 0.5)
     assert torch.equal(pickle.loads(pickle.dumps(model))(TOKENS), model(TOKENS))
+
+
+class ReadsANumber(Model):
+    def mix(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.q(x).sum(-1, keepdim=True) * self.k.weight.mean().item()) * x
+
+
+def test_a_number_read_out_of_the_weights_is_refused() -> None:
+    with pytest.raises(automup.AutomupError, match=r"reads a number.*test_realise\.py"):
+        automup.parametrize(ReadsANumber, base={"width": 16}, inputs=(TOKENS,))
+
+
+class ConstantOnAWeight(Model):
+    def mix(self, x: torch.Tensor) -> torch.Tensor:
+        return F.gelu(x @ (self.q.weight.mT * self.scale))
+
+
+def test_a_constant_on_a_weight_is_the_authors_not_a_tied_readout() -> None:
+    mu = automup.parametrize(ConstantOnAWeight, base={"width": 16}, inputs=(TOKENS,), strict=False)
+    (site,) = mu.plan(64).sites
+    assert (site.kind, site.exponents) == ("scale", (("width", 0.5),))

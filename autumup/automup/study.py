@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -19,8 +20,9 @@ from automup.capture.load import ModelSource, load_text
 from automup.capture.raised import describe, place_of
 from automup.capture.trace import Forced, Trace, Variant, WeightFact, Workshop
 from automup.capture.variants import Exploration, explore
-from automup.capture.widths import next_legal, scaled
+from automup.capture.widths import scaled
 from automup.errors import AutomupError, CaptureError, InputError, KnobError, UnresolvedError
+from automup.plan import Unresolved
 from automup.rewrite import Factor
 
 Knobs = Mapping[str, Any]
@@ -178,7 +180,15 @@ class Study:
     @cached_property
     def third(self) -> dict[str, Any]:
         """The width that verifies: three times the base, or the next legal multiple."""
-        return self.scaled_knobs(next_legal(self.build, self.base))
+        for multiple in (3, 4, 5, 6, 8):
+            knobs = self.scaled_knobs(multiple)
+            try:
+                self.shop(knobs)
+            except KnobError as error:
+                last = error
+            else:
+                return knobs
+        raise last
 
     # --- comparisons ----------------------------------------------------------------------------
 
@@ -257,8 +267,20 @@ class Study:
                 fix=_COINCIDENCE,
             )
         everything = union([comparison for _, comparison in self.probes])
+        everything = replace(everything, unresolved=(*everything.unresolved, *self._guessed()))
         self._agree(everything, third, self.third)
         return everything
+
+    def _guessed(self) -> tuple[Unresolved, ...]:
+        """Numbers that the code reads out of activations or weights: their exponents are lost."""
+        graves = {
+            guess: None
+            for _, trace in self.exploration.reached
+            for guess in trace.guesses
+            if guess.grave
+        }
+        reason = "the code reads a number out of a tensor that depends on the weights"
+        return tuple(Unresolved(str(guess.frame or ""), "item", reason) for guess in graves)
 
     def at(self, target: Knobs) -> Comparison:
         """The base against a target, which must agree with the exponents.

@@ -15,6 +15,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from automup.capture.meta import written_tensors
+
 
 @dataclass(frozen=True)
 class Law:
@@ -118,8 +120,8 @@ class InitRecorder(TorchDispatchMode):
         law = rule(self, args, kwargs) if rule else UNKNOWN
         out = func(*args, **kwargs)
         if func._schema.is_mutable:
-            if inputs and name not in _METADATA_ONLY:
-                self.set(inputs[0], law)
+            for tensor in written_tensors(func, args, kwargs) if name not in _METADATA_ONLY else ():
+                self.set(tensor, law)
         else:
             for tensor in tree_leaves(out):
                 if isinstance(tensor, torch.Tensor) and _storage(tensor) not in before:
@@ -180,6 +182,14 @@ def _copy(rec: InitRecorder, args: Any, kwargs: Any) -> Law:
 
 def _scaled(law: Law, factor: float) -> Law:
     return replace(law, mean=law.mean * factor, std=law.std * abs(factor))
+
+
+def _eye(rec: InitRecorder, args: Any, kwargs: Any) -> Law:
+    """Ones on the diagonal of a rows x columns matrix."""
+    rows = int(args[0])
+    columns = int(args[1]) if len(args) > 1 and isinstance(args[1], int) else rows
+    mean = min(rows, columns) / (rows * columns)
+    return Law("identity", mean, math.sqrt(mean * (1 - mean)))
 
 
 def _mul(rec: InitRecorder, args: Any, kwargs: Any) -> Law:
@@ -245,6 +255,7 @@ _RULES: dict[str, Callable[[InitRecorder, Any, Any], Law]] = {
     "add": _sum(1.0),
     "sub": _sum(-1.0),
     "erfinv": _erfinv,
+    "eye": _eye,
     "copy": _copy,
     "neg": lambda rec, args, kwargs: _scaled(rec.law(args[0]), -1.0),
     **dict.fromkeys(("zero", "zeros", "zeros_like", "new_zeros"), _number(0.0)),

@@ -29,10 +29,14 @@ _CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Guess:
-    """A value that the traced code asked for and that only the weights could tell."""
+    """A value that the traced code asked for and that only the weights could tell.
+
+    ``grave``: a number that may have an exponent of its own, so no guess at it will do.
+    """
 
     what: str
     frame: Frame | None
+    grave: bool = False
 
 
 class MetaMode(TorchDispatchMode):
@@ -86,10 +90,10 @@ class MetaMode(TorchDispatchMode):
         real = self.shadow(tensor)
         return None if real is None else root_mean_square(real)
 
-    def guess(self, what: str, answer: Any) -> Any:
+    def guess(self, what: str, answer: Any, *, grave: bool = False) -> Any:
         """Answer a read of an unknown value, on the record."""
         frames = user_frames(3, limit=1)
-        self.guesses.append(Guess(what, frames[0] if frames else None))
+        self.guesses.append(Guess(what, frames[0] if frames else None, grave))
         return answer
 
     def _remember(self, meta: torch.Tensor, real: torch.Tensor) -> None:
@@ -300,7 +304,9 @@ def _read_item(mode: MetaMode, tensor: torch.Tensor) -> Any:
         return real.item()
     if tensor.dtype is torch.bool:
         return mode.guess("the truth of a tensor", False)
-    return mode.guess("the value of a tensor", 0.0 if tensor.dtype.is_floating_point else 0)
+    if tensor.dtype.is_floating_point:
+        return mode.guess("the value of a tensor", 1.0, grave=True)
+    return mode.guess("the value of a tensor", 0)
 
 
 def _read_equal(mode: MetaMode, a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -350,17 +356,23 @@ class ReadGuard(TorchFunctionMode):
 _IS_META = torch.Tensor.is_meta.__get__  # type: ignore[attr-defined]
 
 
+def _guessed_values(mode: MetaMode, tensor: torch.Tensor) -> Any:
+    grave = tensor.dtype.is_floating_point
+    made = torch.ones if grave else torch.zeros
+    return mode.guess("the values of a tensor", made(tensor.shape, dtype=tensor.dtype), grave=grave)
+
+
 def _tolist(mode: MetaMode, tensor: torch.Tensor) -> Any:
     real = mode.shadow(tensor)
     if real is None:
-        real = mode.guess("the values of a tensor", torch.zeros(tensor.shape, dtype=tensor.dtype))
+        real = _guessed_values(mode, tensor)
     return real.tolist()
 
 
 def _numpy(mode: MetaMode, tensor: torch.Tensor) -> Any:
     real = mode.shadow(tensor)
     if real is None:
-        real = mode.guess("the values of a tensor", torch.zeros(tensor.shape, dtype=tensor.dtype))
+        real = _guessed_values(mode, tensor)
     return real.numpy()
 
 

@@ -66,7 +66,9 @@ class RealMode(TorchDispatchMode):
         known = all(self.shadow(x) is not None for x in tensors_read(func, tensors))
         if func is torch.ops.aten._local_scalar_dense.default and not known:
             frames = user_frames(2, limit=1)
-            self.guesses.append(Guess("the value of a tensor", frames[0] if frames else None))
+            grave = tensors[0].is_floating_point()
+            place = frames[0] if frames else None
+            self.guesses.append(Guess("the value of a tensor", place, grave))
         if not tensors and args and _elements(args[0]) > LARGEST:
             raise CaptureError(
                 "The model fails on the meta device and is too large to be run on real tensors.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
@@ -66,20 +66,3 @@ def build_at(build: Build, base: Mapping[str, Any], factor: int) -> Workshop:
             where=place_of(error),
             fix=_OTHER_BASE,
         ) from error
-
-
-def next_legal(
-    build: Build, base: Mapping[str, Any], multiples: Sequence[int] = (3, 4, 5, 6, 8)
-) -> int:
-    """The first multiple of the knobs' base values at which the model can be built.
-
-    Raises:
-        KnobError: there is none; it says what the constructor raised at the last.
-    """
-    for multiple in multiples:
-        try:
-            build_at(build, base, multiple)
-            return multiple
-        except KnobError as error:
-            last = error
-    raise last

@@ -57,6 +57,8 @@ def _summed(op: Op, left: State, right: State, summed: Size) -> State:
     weight, other = (left, right) if left.kind == "weight" else (right, left)
     surplus = log_ratio(summed) + weight.log
     reader = replace(other, kind="activation", views=())
+    if weight.origins:  # not the weight's own log: a constant of the author's on its way
+        return multiplied(reader, replace(weight, log=surplus, views=()))
     return scaled(reader, op.base, surplus, "tied", summed)
 
 

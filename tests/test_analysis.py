@@ -1,0 +1,508 @@
+"""What muP asks of ~100 tiny models, each answer derived from DESIGN 3 by hand, not by running it.
+
+A row says, for every parameter, its role and the factor on its init at 4 x the base, and the
+exponents of all sites; or what the refusal says. The factor is what the law of the role asks for
+(input 1, hidden r^-1/2 = 1/2, output r^-1 = 1/4) over what the constructor does by itself
+(nn.Linear draws 1/sqrt(fan_in): 1/2 on its own, so hidden x1, output x0.5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import automup
+from automup.errors import AutomupError, PlanError, RewriteError, UnresolvedError
+from models_small import attention, images, model, vectors
+
+TOKENS = torch.arange(24).view(2, 12) * 5 % 64
+IDS = torch.arange(24) * 5 % 64
+FLOATS = torch.randn(24, 16, generator=torch.Generator().manual_seed(1))
+PICTURES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+IN, HID, OUT, SCALAR = "input x1", "hidden x1", "output x0.5", "scalar x1"
+HALF, QUARTER = "hidden x0.5", "output x0.25"  # drawn with a fixed std
+UP = "input x2"  # a bias that torch draws by its layer's fan_in
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model with its right answer."""
+
+    name: str
+    build: Callable[[int], nn.Module]
+    inputs: tuple[torch.Tensor, ...]
+    weights: Mapping[str, str]
+    sites: tuple[tuple[str, float], ...] = ()
+    refused: str = ""
+    error: type[AutomupError] = UnresolvedError
+    base: int = 32
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass
+class Table:
+    """Collects rows; ``vec`` adds one for token and one for floating-point inputs."""
+
+    rows: list[Row] = field(default_factory=list)
+
+    def add(self, name: str, build: Any, inputs: Any, weights: dict[str, str], **more: Any) -> None:
+        self.rows.append(Row(name, build, inputs, weights, **more))
+
+    def vec(
+        self, name: str, init: str, body: str, weights: dict[str, str], before: str = "",
+        **more: Any,
+    ) -> None:  # fmt: skip
+        head = "return" not in body
+        known = {"emb.weight": IN, **({"head.weight": OUT} if head else {}), **weights}
+        for floats in (False, True):
+            build = vectors(init, body, before=before, floats=floats, head=head)
+            inputs = (FLOATS if floats else IDS,)
+            self.add(f"{name}-{'floats' if floats else 'tokens'}", build, inputs, known, **more)
+
+    def att(
+        self, name: str, init: str, body: str, sites: tuple[tuple[str, float], ...],
+        weights: dict[str, str] | None = None, before: str = "", **more: Any,
+    ) -> None:  # fmt: skip
+        known = {
+            "emb.weight": IN, "n.weight": IN, "nf.weight": IN, "head.weight": OUT,
+            "a.q.weight": HID, "a.k.weight": HID, "a.v.weight": HID, "a.o.weight": HID,
+            **(weights or {}),
+        }  # fmt: skip
+        build = attention(init, body, before=before)
+        self.add(f"attention-{name}", build, (TOKENS,), known, sites=sites, **more)
+
+    def img(self, name: str, init: str, body: str, weights: dict[str, str], **more: Any) -> None:
+        known = {"emb.weight": IN, "head.weight": OUT, **weights}
+        self.add(f"image-{name}", images(init, body), (PICTURES,), known, base=16, **more)
+
+
+# fmt: off
+T = Table()
+W = "self.w = nn.Parameter(torch.randn(d, d) / d**0.5)\n"  # drawn right for a hidden weight
+W02 = "self.w = nn.Parameter(torch.randn(d, d) * 0.02)\n"
+L = "self.l = nn.Linear(d, d, bias=False)\n"
+
+# --- layers, written in every way ----------------------------------------------------------------
+T.vec("linear", L, "h = F.relu(self.l(h))", {"l.weight": HID})
+# torch's bias is uniform(+-1/sqrt(fan_in)): it shrinks, and must not
+T.vec("bias", "self.l = nn.Linear(d, d)", "h = self.l(h)", {"l.weight": HID, "l.bias": UP})
+T.vec("stored-in-out", W02, "h = h @ self.w", {"w": HALF})
+T.vec("stored-out-in", W02, "h = F.linear(h, self.w)", {"w": HALF})
+T.vec("einsum", W02, "h = torch.einsum('oi,bi->bo', self.w, h)", {"w": HALF})
+# heads stay 4, d/4 grows: both axes of the (4, d/4) input are summed, one is infinite
+T.vec("einsum-heads", "self.w = nn.Parameter(torch.randn(4, d // 4, d) * 0.02)",
+      "h = torch.einsum('bhe,heo->bo', h.view(h.shape[0], 4, -1), self.w)", {"w": HALF})
+T.vec("wider", "self.a = nn.Linear(d, 4 * d, bias=False)\nself.c = nn.Linear(4 * d, d, bias=False)",
+      "h = h + self.c(F.gelu(self.a(h)))", {"a.weight": HID, "c.weight": HID})
+T.vec("swiglu",
+      "self.a, self.b, self.c = (nn.Linear(*s, bias=False) for s in [(d, 3*d)] * 2 + [(3*d, d)])",
+      "h = h + self.c(F.silu(self.a(h)) * self.b(h))",
+      {"a.weight": HID, "b.weight": HID, "c.weight": HID})
+T.vec("glu", "self.l = nn.Linear(d, 2 * d, bias=False)", "h = F.glu(self.l(h), -1)",
+      {"l.weight": HID})
+# a bottleneck of fixed rank: into it an output, out of it an input (fan_in 8 draws no width)
+T.vec("bottleneck", "self.a = nn.Linear(d, 8, bias=False)\nself.b = nn.Linear(8, d, bias=False)",
+      "h = h + self.b(F.relu(self.a(h)))", {"a.weight": OUT, "b.weight": IN})
+# the gate of squeeze-excite scales with the width
+T.vec("squeeze-excite",
+      "self.a = nn.Linear(d, d // 4, bias=False)\nself.b = nn.Linear(d // 4, d, bias=False)",
+      "h = h * torch.sigmoid(self.b(F.relu(self.a(h))))", {"a.weight": HID, "b.weight": HID})
+T.vec("lora", L + "self.a = nn.Linear(d, 4, bias=False)\nself.b = nn.Linear(4, d, bias=False)",
+      "h = self.l(h) + self.b(self.a(h)) * 0.5",
+      {"l.weight": HID, "a.weight": OUT, "b.weight": IN})
+# d x d -> 10: fan_in grows by 16; drawn by 1/sqrt(fan_in 1) = 1/sqrt(d) (torch), so 1/16 over 1/2
+T.vec("bilinear", "self.out = nn.Bilinear(d, d, 10, bias=False)", "return self.out(h, h)",
+      {"out.weight": "output in16 x0.125"})
+T.vec("readout-matmul", "self.w = nn.Parameter(torch.randn(10, d) * 0.02)",
+      "return h @ self.w.T", {"w": QUARTER})
+T.vec("readout-conv", "self.out = nn.Conv1d(d, 10, 1, bias=False)",
+      "return self.out(h[:, :, None])[..., 0]", {"out.weight": OUT})
+T.vec("fused-qkv-like", "self.l = nn.Linear(d, 3 * d, bias=False)",
+      "a, b, c = self.l(h).chunk(3, -1)\nh = a * torch.sigmoid(b) + c", {"l.weight": HID})
+# rows cat: fan_out, columns cat: fan_in; each weight sums over its own d
+T.vec("concatenated-weights", "self.a = nn.Parameter(torch.randn(d, d) * 0.02)\n"
+      "self.b = nn.Parameter(torch.randn(d, d) * 0.02)",
+      "u, v = (h @ torch.cat([self.a, self.b], 0).T).chunk(2, -1)\nh = u * v.sigmoid()",
+      {"a": HALF, "b": HALF})
+T.vec("shared-three-ways", L + "self.m = nn.Linear(d, d, bias=False)\n"
+      "self.m.weight = self.l.weight", "h = self.m(F.relu(self.l(F.relu(self.l(h)))))",
+      {"l.weight": HID})
+T.vec("stacked-experts", "self.g = nn.Linear(d, 4, bias=False)\n"
+      "self.w1 = nn.Parameter(torch.randn(4, d, 2 * d) * 0.02)\n"
+      "self.w2 = nn.Parameter(torch.randn(4, 2 * d, d) * 0.02)",
+      "p = self.g(h).softmax(-1)\n"
+      "y = torch.einsum('bd,edf->bef', h, self.w1)\n"
+      "y = torch.einsum('bef,efd->bed', F.relu(y), self.w2)\n"
+      "h = h + torch.einsum('bed,be->bd', y, p)",
+      {"g.weight": OUT, "w1": HALF, "w2": HALF})
+T.vec("functional-call", L,
+      "h = torch.func.functional_call(self.l, dict(self.l.named_parameters()), (h,))",
+      {"l.weight": HID})
+T.vec("vmap", W, "h = torch.vmap(lambda row: self.w @ row)(h)", {"w": HID})
+T.vec("checkpoint", L, "h = torch.utils.checkpoint.checkpoint(self.l, h, use_reentrant=False)",
+      {"l.weight": HID}, before="import torch.utils.checkpoint")
+
+# --- vectors, norms, residuals -------------------------------------------------------------------
+T.vec("gain-and-bias",
+      L + "self.g = nn.Parameter(torch.ones(d))\nself.b = nn.Parameter(torch.zeros(d))",
+      "h = self.l(h) * self.g + self.b", {"l.weight": HID, "g": IN, "b": IN})
+T.vec("layer-norm", L + "self.n = nn.LayerNorm(d)", "h = self.n(self.l(h))",
+      {"l.weight": HID, "n.weight": IN, "n.bias": IN})
+T.vec("batch-norm", L + "self.n = nn.BatchNorm1d(d)", "h = self.n(self.l(h))",
+      {"l.weight": HID, "n.weight": IN, "n.bias": IN})
+T.vec("rms-norm-by-hand", L + "self.g = nn.Parameter(torch.ones(d))",
+      "h = self.l(h)\nh = h * torch.rsqrt(h.pow(2).mean(-1, keepdim=True) + 1e-6) * self.g",
+      {"l.weight": HID, "g": IN})
+# x/|x| is d^-1/2, sqrt(d) makes up for it
+T.vec("normalize-times-sqrt-d", L, "h = F.gelu(F.normalize(self.l(h), dim=-1) * h.shape[-1]**0.5)",
+      {"l.weight": HID})
+# the norm forgets what came before it
+T.vec("scaled-then-norm", L, "h = F.layer_norm(self.l(h) * h.shape[-1], [h.shape[-1]])",
+      {"l.weight": HID})
+T.vec("residual-scaled", L, "h = h + self.l(h) / math.sqrt(h.shape[-1])", {"l.weight": HID},
+      sites=(("scale", 0.5),))
+T.vec("times-sqrt-d", L, "h = F.gelu(self.l(h) * math.sqrt(h.shape[-1]))", {"l.weight": HID},
+      sites=(("scale", -0.5),))
+# homogeneous up to the sink: relu(c h) = c relu(h), found through a linear layer
+T.vec("scale-found-through-layers", L + "self.m = nn.Linear(d, d, bias=False)",
+      "h = torch.tanh(self.m(F.relu(self.l(h) * h.shape[-1])))",
+      {"l.weight": HID, "m.weight": HID}, sites=(("scale", -1.0),))
+T.vec("constants-that-cancel", L, "h = F.gelu(self.l(h * h.shape[-1]) / h.shape[-1])",
+      {"l.weight": HID})
+T.vec("depth-constant", L, "h = h + self.l(h) / math.sqrt(8)", {"l.weight": HID})
+T.vec("multiplied-in-place", L, "h = self.l(h)\nh.mul_(h.shape[1]**0.5)\nh = torch.tanh(h)",
+      {"l.weight": HID}, sites=(("scale", -0.5),))
+
+# --- sums over the width -------------------------------------------------------------------------
+T.vec("readout-sum", W, "return F.relu(h @ self.w).sum(-1)", {"w": HID},
+      sites=(("reduction", -1.0),))
+T.vec("readout-mean", W, "return F.relu(h @ self.w).mean(-1)", {"w": HID})
+T.vec("readout-norm", W, "return F.relu(h @ self.w).norm(dim=-1)", {"w": HID},
+      sites=(("reduction", -0.5),))  # n entries of size 1
+# R1: the vector is used coordinate by coordinate (input), so the sum is the site; drawn d^-1/2
+T.vec("readout-multiply-and-sum", "self.w = nn.Parameter(torch.randn(d) / d**0.5)",
+      "return (h * self.w).sum(-1)", {"w": "input x2"}, sites=(("reduction", -1.0),))
+T.vec("readout-vector-matmul", "self.w = nn.Parameter(torch.randn(d) * 0.02)", "return h @ self.w",
+      {"w": QUARTER})
+# R2: the sum feeds a layer of finite fan_in
+T.vec("sum-then-linear", "self.c = nn.Linear(1, d, bias=False)",
+      "h = self.c(h.sum(-1, keepdim=True))", {"c.weight": IN}, sites=(("reduction", -1.0),))
+T.vec("unscaled-then-linear", L, "h = self.l(h * h.shape[-1])", {"l.weight": HID},
+      sites=(("scale", -1.0),))
+# W4: adding channels up by index is a sum over d/10 of them
+T.vec("index-add", W,
+      "h = F.relu(h @ self.w)\nz = torch.zeros(h.shape[0], 10)\n"
+      "return z.index_add(1, torch.arange(h.shape[1]) % 10, h)",
+      {"w": HID}, sites=(("reduction", -1.0),))
+T.vec("scatter-add", W,
+      "h = F.relu(h @ self.w)\nz = torch.zeros(h.shape[0], 10)\n"
+      "return z.scatter_add(1, (torch.arange(h.shape[1]) % 10).expand_as(h), h)",
+      {"w": HID}, sites=(("reduction", -1.0),))
+T.vec("index-add-tokens", W,  # along the batch: nothing infinite is added up
+      "h = h @ self.w\nh = torch.zeros_like(h).index_add(0, torch.arange(h.shape[0]) % 3, h)",
+      {"w": HID})
+T.vec("softmax-over-channels", L, "h = self.l(h).softmax(-1) * h", {"l.weight": HID},
+      sites=(("reduction", 1.0),))  # d entries share one unit: each is 1/d
+T.vec("channel-attention", L,  # weights that share one unit, then summed: neutral
+      "h = (self.l(h).softmax(-1) * h).sum(-1, keepdim=True) * torch.ones_like(h)",
+      {"l.weight": HID})
+
+# --- tied weights and similarities ---------------------------------------------------------------
+T.add("tied-embedding", vectors("", "return h @ self.emb.weight.T", head=False), (IDS,),
+      {"emb.weight": IN}, sites=(("readout", -1.0),))
+T.add("factorised-tied", vectors(L, "return F.linear(self.l(h), self.emb.weight)", head=False),
+      (IDS,), {"emb.weight": IN, "l.weight": HID}, sites=(("readout", -1.0),))
+T.vec("clip", L + "self.t = nn.Parameter(torch.tensor(2.6593))",
+      "a, b = (F.normalize(z, dim=-1) for z in (self.l(h), h))\nreturn self.t.exp() * a @ b.T",
+      {"l.weight": HID, "t": SCALAR})
+T.vec("inner-products", L, "return self.l(h) @ h.T", {"l.weight": HID},
+      sites=(("attention", -1.0),))
+T.vec("distance", L + "self.p = nn.Parameter(torch.randn(10, d))",
+      "return -torch.cdist(self.l(h), self.p)", {"l.weight": HID, "p": IN},
+      sites=(("reduction", -0.5),))
+T.vec("squared-distance", L + "self.p = nn.Parameter(torch.randn(10, d))",
+      "return -((self.l(h)[:, None] - self.p) ** 2).sum(-1)", {"l.weight": HID, "p": IN},
+      sites=(("reduction", -1.0),))
+
+# --- outputs -------------------------------------------------------------------------------------
+TIED = {"emb.weight": IN}
+# W5: an output hidden in slots
+for kind in ("", "(slots=True)"):
+    T.add(f"output-in-a-dataclass{kind}",
+          vectors("", "return Out(h @ self.emb.weight.T)", head=False,
+                  before=f"@dataclasses.dataclass{kind}\nclass Out:\n    logits: torch.Tensor\n"),
+          (IDS,), TIED, sites=(("readout", -1.0),))
+T.add("output-in-nested-dicts",
+      vectors("", "return {'a': [{'b': h @ self.emb.weight.T}]}", head=False), (IDS,), TIED,
+      sites=(("readout", -1.0),))
+T.vec("loss-inside", L + "self.out = nn.Linear(d, 10, bias=False)",
+      "return F.cross_entropy(self.out(self.l(h)), torch.zeros(24, dtype=torch.long))",
+      {"l.weight": HID, "out.weight": OUT})
+
+# --- refusals ------------------------------------------------------------------------------------
+SUMS_OVER_NEITHER = "two infinite dimensions and this use of it sums over neither"
+# W6: a matrix that is used coordinate by coordinate before it is summed with
+T.vec("multiply-and-sum-a-matrix", W, "h = (h.unsqueeze(-1) * self.w).sum(1)", {},
+      refused=SUMS_OVER_NEITHER)
+T.vec("soft-merged-experts", "self.r = nn.Linear(d, 4, bias=False)\n"
+      "self.w = nn.Parameter(torch.randn(4, d, d) / d**0.5)",
+      "w = torch.einsum('be,eoi->boi', self.r(h).softmax(-1), self.w)\n"
+      "h = F.gelu(torch.einsum('boi,bi->bo', w, h))", {}, refused=SUMS_OVER_NEITHER)
+T.vec("weight-standardisation", W,
+      "w = self.w - self.w.mean(0, keepdim=True)\n"
+      "h = h @ (w / (w.std(0, keepdim=True) * w.shape[0]**0.5))", {}, refused=SUMS_OVER_NEITHER)
+T.vec("centred-weight", W, "h = h @ (self.w - self.w.mean(0, keepdim=True))", {},
+      refused=SUMS_OVER_NEITHER)
+T.add("per-head-output-summed-over-heads",
+      model("self.h = d // 8\nself.emb = nn.Embedding(64, d)\n"
+            "self.w = nn.Parameter(torch.randn(self.h, 8, d) / d**0.5)\n"
+            "self.head = nn.Linear(d, 64)",
+            "h = F.relu(self.emb(x))\nB, t, d = h.shape\n"
+            "h = h.view(B * t, self.h, 8).transpose(0, 1)\n"
+            "return self.head(F.gelu(torch.bmm(h, self.w).sum(0).view(B, t, d)))"),
+      (TOKENS,), {}, refused=SUMS_OVER_NEITHER)
+# W7: a fixed matrix may be a permutation (neutral) or dense (+1/2): nobody can tell
+for what, matrix in {
+    "permutation": "torch.eye(d).flip(0)",
+    "random": "torch.randn(d, d) / math.sqrt(d)",
+    "cosine": "torch.cos(math.pi / d * (torch.arange(d) + 0.5) * torch.arange(d)[:, None])",
+}.items():
+    T.vec(f"fixed-{what}", W + f"self.register_buffer('K', {matrix})", "h = (h @ self.w) @ self.K",
+          {}, refused="over an infinite axis against a constant tensor")
+# W8: only 10 rows of a d x d matrix are trained as a readout
+T.vec("sliced-output", W, "return (h @ self.w)[:, :10]", {},
+      refused="cut into parts that grow differently")
+T.vec("fused-parts-that-grow-differently", "self.l = nn.Linear(d, d + 32)\n",
+      "a, b = self.l(h).split([h.shape[1], 32], -1)\nh = h + a * b.mean(-1, keepdim=True)", {},
+      refused="cut into parts that grow differently")
+T.vec("sums-over-both-its-axes", W, "h = F.relu(h @ self.w) @ self.w.T", {},
+      refused="two uses of it sum over different infinite dimensions")
+T.vec("product-of-weights", L + "self.a = nn.Parameter(torch.randn(4, d) * 0.02)\n"
+      "self.b = nn.Parameter(torch.zeros(d, 4))",
+      "h = F.linear(h, self.l.weight + self.b @ self.a)", {}, refused="another size")
+T.vec("unused-weight", W, "h = h + 0", {}, refused="no operation of the traced forward reads it")
+T.vec("running-sum", L, "h = self.l(h).cumsum(-1)", {}, refused="running sum")
+T.vec("fourier", L, "h = self.l(torch.fft.fft(h, dim=-1).real)", {}, refused="Fourier transform")
+T.vec("norm-of-order-one", L, "h = F.normalize(self.l(h), p=1, dim=-1) * h.shape[-1]", {},
+      refused="a norm of order 1")
+T.vec("trace", "", "return torch.trace(h.T @ h) * torch.ones(24, 10)", {},
+      refused="trace mixes an infinite axis")
+T.vec("loss-summed-over-width", L,
+      "return F.mse_loss(self.l(h), torch.zeros_like(h), reduction='sum')", {},
+      refused="a loss summed over an infinite axis")
+T.vec("table-without-an-exponent", L,
+      "h = self.l(h) + math.sqrt(h.shape[-1]) * torch.sin(torch.arange(h.shape[-1]) * 1.0)", {},
+      refused="table of constants whose size changes with width")
+T.vec("multiplier-in-a-library", L, "h = F.gelu(F.normalize(self.l(h), dim=-1))", {},
+      refused="computed in torch's normalize", error=RewriteError)
+T.vec("no-name-for-the-size", W, "return F.relu(h @ self.w).view(24, 8, -1).sum(-1)", {},
+      refused="No name in scope tells the size", error=RewriteError)
+T.add("integer-output", vectors("", "return h.argmax(-1)", head=False), (IDS,), {},
+      refused="no floating-point tensor", error=AutomupError)
+
+# --- attention: q . k adds +1, so what is left of the author's own constant is the site ----------
+HEAD, WHOLE = (("attention", -0.5),), (("attention", -1.0),)
+SUM = (("reduction", -0.5),)  # the same, written as a sum
+QK = "q @ k.transpose(-2, -1)"
+S = "self.scale = self.hd**-0.5"
+T.att("attribute", S, f"a = {QK} * self.scale", HEAD)
+T.att("divided-by-root", "", f"a = {QK} / math.sqrt(q.size(-1))", HEAD)
+T.att("divided-by-d", "", f"a = {QK} / q.size(-1)", ())
+T.att("unscaled", "", f"a = {QK}", WHOLE)
+T.att("root-of-the-model-width", "", f"a = {QK} / math.sqrt(d)", HEAD)
+T.att("quarter-powers", "", "c = self.hd**-0.25\na = (q * c) @ (k * c).transpose(-2, -1)", HEAD)
+T.att("einsum", "", "a = torch.einsum('bhic,bhjc->bhij', q, k) / self.hd**0.5", HEAD)
+T.att("multiply-and-sum", S, "a = (q[:, :, :, None] * k[:, :, None]).sum(-1) * self.scale", SUM)
+T.att("sdpa", "", "y = F.scaled_dot_product_attention(q, k, v, is_causal=True)", HEAD)
+T.att("sdpa-scale", S,
+      "y = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.scale)", HEAD)
+T.att("sdpa-one-over-d", "",
+      "y = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1 / q.size(-1))", ())
+T.att("baddbmm", "",
+      "a = torch.baddbmm(torch.zeros(B * self.h, t, t), q.reshape(B * self.h, t, -1),"
+      " k.reshape(B * self.h, t, -1).transpose(1, 2), beta=0, alpha=self.hd**-0.5)"
+      ".view(B, self.h, t, t)", HEAD)
+T.att("negative-distance", S, "a = -(q[:, :, :, None] - k[:, :, None]).pow(2).sum(-1) * self.scale",
+      SUM)
+T.att("soft-cap", S, f"a = {QK} * self.scale\na = 20 * torch.tanh(a / 20)", HEAD)
+T.att("alibi", S, f"a = {QK} * self.scale - torch.tensor([2.0**-i for i in range(self.h)])"
+      ".view(-1, 1, 1) * (torch.arange(t)[:, None] - torch.arange(t)).abs()", HEAD)
+T.att("relative-bias", S + "\nself.b = nn.Parameter(torch.zeros(23, 4))\n"
+      "self.register_buffer('ix', torch.arange(12)[:, None] - torch.arange(12) + 11)",
+      f"a = {QK} * self.scale + self.b[self.ix].permute(2, 0, 1)", HEAD, {"a.b": SCALAR})
+T.att("qk-norm", S + "\nself.qn = nn.RMSNorm(self.hd)\nself.kn = nn.RMSNorm(self.hd)",
+      "a = self.qn(q) @ self.kn(k).transpose(-2, -1) * self.scale", HEAD,
+      {"a.qn.weight": IN, "a.kn.weight": IN})
+T.att("cosine", "self.g = nn.Parameter(torch.ones(4, 1, 1) * 10)",
+      "a = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1) * self.g", (),
+      {"a.g": SCALAR})
+T.att("relu-instead-of-softmax", S,
+      f"a = F.relu({QK} * self.scale) / t\ny = a.masked_fill(~causal(t), 0) @ v", HEAD)
+T.att("linear-normalised", "", "q, k = F.elu(q) + 1, F.elu(k) + 1\n"
+      "kv = torch.einsum('bhtc,bhte->bhce', k, v)\n"
+      "y = torch.einsum('bhtc,bhce->bhte', q, kv)"
+      " / torch.einsum('bhtc,bhc->bht', q, k.sum(2))[..., None]", ())
+# W1: rotations by complex numbers keep the size
+T.att("complex-rotation", "", "e = torch.arange(0, self.hd, 2) / self.hd\n"
+      "R = torch.exp(1j * torch.outer(torch.arange(t), 10000.0**-e))\n"
+      "def turned(z):\n"
+      "    pairs = torch.view_as_complex(z.reshape(*z.shape[:-1], -1, 2))\n"
+      "    return torch.view_as_real(pairs * R).flatten(-2)\n"
+      "q, k = turned(q), turned(k)\n"
+      f"a = {QK} / math.sqrt(self.hd)", HEAD)
+# W2: the author's constant in a tensor
+for name, tensor in {
+    "full": "torch.full((1,), self.hd**-0.5)", "full-like": "torch.full_like(a, self.hd**-0.5)",
+    "new-full": "a.new_full((1,), self.hd**-0.5)", "new-tensor": "a.new_tensor(self.hd**-0.5)",
+    "fill": "torch.empty(1).fill_(self.hd**-0.5)", "item": "torch.tensor(self.hd**-0.5).item()",
+    "root": "torch.sqrt(torch.tensor(1 / self.hd))",
+    # W2b: tables whose size is an exponent
+    "table": "(torch.tril(torch.ones(t, t)) * self.hd**-0.5)",
+}.items():  # fmt: skip
+    T.att(f"constant-{name}", "", f"a = {QK}\na = a * {tensor}", HEAD)
+T.att("buffer", "self.register_buffer('sc', torch.tensor(self.hd**-0.5))", f"a = {QK} * self.sc",
+      HEAD)
+T.att("per-head-temperatures",
+      "self.register_buffer('sc', torch.linspace(1, 2, h).view(h, 1, 1) * self.hd**-0.5)",
+      f"a = {QK} * self.sc", HEAD)
+# a learned temperature is a scalar that starts at hd^-1/2: muP takes its init to be 1's law
+T.att("learned-temperature", "self.t = nn.Parameter(torch.tensor(self.hd**-0.5))",
+      f"a = {QK} * self.t", WHOLE, {"a.t": "scalar x2"})
+T.att("free-function", "", "a = f(q, k, self.hd**-0.5)", HEAD,
+      before="def f(q, k, scale):\n    return q @ k.transpose(-2, -1) * scale\n")
+T.att("free-function-attribute", S, "a = f(q, k, self.scale)", HEAD,
+      before="def f(q, k, scale):\n    return q @ k.transpose(-2, -1) * scale\n")
+T.att("fixed-matrix-rotation", "", "S = torch.eye(self.hd).roll(1, 0)\nq = q @ S\n"
+      f"a = {QK} / math.sqrt(self.hd)", (), refused="against a constant tensor")
+
+# --- grouped queries: a fixed number of key heads is an output -----------------------------------
+T.add("grouped-queries",
+      model("self.emb = nn.Embedding(64, d)\nself.h = d // 8\n"
+            "self.q = nn.Linear(d, d, bias=False)\n"
+            "self.kv = nn.Linear(d, 32, bias=False)\nself.o = nn.Linear(d, 64, bias=False)",
+            "x = self.emb(x)\nB, t, d = x.shape\n"
+            "q = self.q(x).view(B, t, self.h, 8).transpose(1, 2)\n"
+            "k, v = self.kv(x).view(B, t, 2, 2, 8).unbind(2)\n"
+            "k, v = (z.transpose(1, 2).repeat_interleave(self.h // 2, 1) for z in (k, v))\n"
+            "y = F.scaled_dot_product_attention(q, k, v, is_causal=True)\n"
+            "return self.o(y.transpose(1, 2).reshape(B, t, d))"),
+      (TOKENS,), {"emb.weight": IN, "q.weight": HID, "kv.weight": OUT, "o.weight": OUT})
+
+# --- convolutions --------------------------------------------------------------------------------
+
+def conv(arguments: str, name: str = "c") -> str:
+    return f"self.{name} = nn.{arguments[:-1]}, bias=False)\n"
+
+
+C = {"c.weight": HID}
+T.img("conv", conv("Conv2d(d, d, 3, padding=1)"), "h = F.relu(self.c(h))", C)
+T.img("pointwise", conv("Conv2d(d, 2 * d, 1)") + conv("Conv2d(2 * d, d, 1)", "p"),
+      "h = self.p(F.relu(self.c(h)))", {**C, "p.weight": HID})
+T.img("depthwise", conv("Conv2d(d, d, 3, padding=1, groups=d)") + conv("Conv2d(d, d, 1)", "p"),
+      "h = self.p(self.c(h))", {"c.weight": IN, "p.weight": HID})
+T.img("four-groups", conv("Conv2d(d, d, 3, padding=1, groups=4)"), "h = F.relu(self.c(h))", C)
+# groups of 4 channels each: fan_in is 4 * 9 at any width
+T.img("groups-of-four", conv("Conv2d(d, d, 3, padding=1, groups=d // 4)"), "h = F.relu(self.c(h))",
+      {"c.weight": IN})
+# torch draws a transposed convolution by its fan_out, which grows as fan_in does
+T.img("transposed", conv("ConvTranspose2d(d, d, 2, 2)"), "h = F.relu(self.c(h))", C)
+T.img("transposed-depthwise",
+      conv("ConvTranspose2d(d, d, 2, 2, groups=d)") + conv("Conv2d(d, d, 1)", "p"),
+      "h = self.p(self.c(h))", {"c.weight": IN, "p.weight": HID})
+T.img("group-norm", conv("Conv2d(d, d, 3, padding=1)") + "self.g = nn.GroupNorm(4, d)",
+      "h = self.g(self.c(h))", {**C, "g.weight": IN, "g.bias": IN})
+T.img("skip-concatenation",
+      conv("Conv2d(d, 2 * d, 3, 2, 1)") + conv("ConvTranspose2d(2 * d, d, 2, 2)", "u")
+      + conv("Conv2d(2 * d, d, 3, padding=1)", "m"),
+      "h = F.relu(self.m(torch.cat([self.u(F.relu(self.c(h))), h], 1)))",
+      {**C, "u.weight": HID, "m.weight": HID})
+T.img("pixel-shuffle", conv("Conv2d(d, 4 * d, 3, padding=1)"),
+      "h = F.pixel_shuffle(self.c(h), 2)", C)
+T.img("channel-convolution", conv("Conv1d(1, 1, 3, padding=1)"),  # slides along the channels
+      "g = self.c(h.mean((2, 3))[:, None]).transpose(1, 2)[..., None]\nh = h * torch.sigmoid(g)",
+      {"c.weight": SCALAR})
+
+# fmt: on
+ROWS = T.rows
+
+
+def said(parameter: automup.plan.Parameter) -> str:
+    """A parameter of the plan in the words of the table."""
+    usual = 4.0 if parameter.role in ("hidden", "output") else 1.0
+    fan_in = parameter.ratios.fan_in
+    extra = "" if fan_in == usual else f" in{fan_in:g}"
+    return f"{parameter.role}{extra} x{parameter.init_mult:g}"
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_the_plan_is_what_the_theory_says(row: Row) -> None:
+    torch.manual_seed(0)
+    if row.refused:
+        with pytest.raises(row.error, match=row.refused):
+            automup.parametrize(row.build, base=row.base, inputs=row.inputs)
+        return
+    plan = automup.parametrize(row.build, base=row.base, inputs=row.inputs).plan(4 * row.base)
+    assert {p.name: said(p) for p in plan.parameters} == dict(row.weights)
+    assert sorted((s.kind, s.exponents[0][1]) for s in plan.sites) == sorted(row.sites)
+    for site in plan.sites:
+        assert site.factor == pytest.approx(4.0 ** site.exponents[0][1])
+
+
+def test_names_and_places_are_those_of_the_source() -> None:
+    row = next(r for r in ROWS if r.name == "attention-divided-by-root")
+    (site,) = automup.parametrize(row.build, base=32, inputs=row.inputs).plan(128).sites
+    line = Path(site.span.file).read_text().splitlines()[site.span.line - 1]
+    expression = "q @ k.transpose(-2, -1) / math.sqrt(q.size(-1))"
+    assert line[site.span.column : site.span.end_column] == expression
+    assert site.modules == ("a",)
+
+
+@pytest.mark.parametrize("family", ["tokens", "floats"])
+def test_what_strict_refuses_is_listed_without_it(family: str) -> None:
+    row = next(r for r in ROWS if r.name == f"soft-merged-experts-{family}")
+    mu = automup.parametrize(row.build, base=32, inputs=row.inputs, strict=False)
+    assert any(u.reason.startswith("w: ") for u in mu.plan(128).unresolved)
+
+
+# --- W3: knobs that are no dimension of any parameter --------------------------------------------
+
+
+def by_heads(heads: int) -> nn.Module:
+    build = model(
+        "self.emb = nn.Embedding(64, d)\nself.l = nn.Linear(d, d)\nself.o = nn.Linear(d, 64)\n"
+        "nn.init.normal_(self.l.weight, std=0.02)",
+        "return self.o(F.relu(self.l(self.emb(x))))",
+    )
+    return build(8 * heads)
+
+
+def test_apply_takes_no_wrong_width_where_the_knob_is_no_dimension() -> None:
+    mu = automup.parametrize(by_heads, base={"heads": 4}, inputs=(TOKENS,))
+    torch.manual_seed(0)
+    made = mu(heads=16)
+    torch.manual_seed(0)
+    applied = mu.apply(by_heads(16), heads=16)
+    for name, tensor in made.state_dict().items():
+        assert torch.equal(applied.state_dict()[name], tensor), name
+    torch.manual_seed(0)
+    guessed = by_heads(16)
+    try:
+        mu.apply(guessed)
+    except PlanError as error:
+        assert "heads" in str(error)
+    else:
+        assert torch.equal(guessed.get_parameter("l.weight"), made.get_parameter("l.weight"))
+
+
+def test_a_width_multiple_is_a_knob() -> None:
+    mu = automup.parametrize(lambda times: by_heads(int(4 * times)), base={"times": 1.0},
+                             inputs=(TOKENS,))  # fmt: skip
+    assert mu.plan(times=4.0).parameter("l.weight").init_mult == 0.5
