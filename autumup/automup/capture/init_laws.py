@@ -15,7 +15,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from automup.capture.meta import written_tensors
+from automup.capture.tensors import written_tensors
 
 
 @dataclass(frozen=True)

@@ -16,15 +16,15 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from automup.capture.meta import (
-    Guess,
+from automup.capture.reads import Guess
+from automup.capture.source import user_frames
+from automup.capture.tensors import (
     is_deterministic,
     root_mean_square,
     tensors_in,
     tensors_read,
     written_tensors,
 )
-from automup.capture.source import user_frames
 from automup.errors import CaptureError
 
 LARGEST = 1 << 26  # elements of one tensor; a larger model needs the meta device

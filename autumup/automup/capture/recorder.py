@@ -23,7 +23,7 @@ from torch.nn.modules.module import (
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from automup.capture.meta import MetaMode, written_tensors
+from automup.capture.meta import MetaMode
 from automup.capture.real import RealMode
 from automup.capture.source import (
     Frame,
@@ -33,6 +33,7 @@ from automup.capture.source import (
     python_frames,
     sizes_in_scope,
 )
+from automup.capture.tensors import written_tensors
 from automup.errors import CaptureError
 
 

@@ -15,7 +15,8 @@ from torch import fx, nn
 from torch.utils._pytree import tree_map
 
 from automup.capture.init_laws import UNKNOWN, InitRecorder, Law
-from automup.capture.meta import Guess, without_weights
+from automup.capture.meta import without_weights
+from automup.capture.reads import Guess
 from automup.capture.real import on_real_tensors
 from automup.capture.recorder import GraphRecorder
 from automup.capture.source import is_user_file

@@ -1,0 +1,64 @@
+"""Results of operations on meta, remembered by geometry."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+
+_META = torch.device("meta")
+
+
+class Results:
+    """Meta results by operation and geometry: the layers of a deep model ask the same again.
+
+    torch computes many of them in Python, which is most of the time of a trace.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[Any, Any] = {}
+
+    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The operation's result on meta; views and writes are always run."""
+        if not _is_functional(func):
+            return func(*args, **kwargs)
+        try:
+            key = (func, _geometry(args), _geometry(kwargs))
+            made = self._known.get(key)
+        except TypeError:  # an argument that cannot be hashed
+            return func(*args, **kwargs)
+        if made is None:
+            out = func(*args, **kwargs)
+            if all(type(x) is torch.Tensor for x in (out if type(out) is tuple else (out,))):
+                self._known[key] = _geometry(out)
+            return out
+        return _empty(made)
+
+
+@functools.cache
+def _is_functional(func: Any) -> bool:
+    """True for operations whose results share no memory with their arguments."""
+    schema = func._schema
+    return not any(a.alias_info for a in (*schema.arguments, *schema.returns))
+
+
+def _geometry(value: Any) -> Any:
+    """What a meta result depends on: sizes, strides and dtypes of tensors, all other values."""
+    if isinstance(value, torch.Tensor):
+        return (_TENSOR, value.shape, value.stride(), value.dtype)
+    if isinstance(value, tuple | list):
+        return tuple(_geometry(item) for item in value)
+    if type(value) is dict:
+        return tuple((key, _geometry(item)) for key, item in value.items())
+    return (type(value), value)
+
+
+_TENSOR = object()
+
+
+def _empty(geometry: Any) -> Any:
+    """Meta tensors of a recorded geometry."""
+    if geometry[0] is _TENSOR:
+        return torch.empty_strided(geometry[1], geometry[2], dtype=geometry[3], device=_META)
+    return tuple(_empty(item) for item in geometry)
