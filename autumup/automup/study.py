@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
-from torch import nn
+from torch import fx, nn
 
 from automup.analysis.comparison import Comparison, combine, union
 from automup.analysis.dataflow import Dataflow, Size, align
@@ -211,17 +211,19 @@ class Study:
     ) -> Comparison:
         """The base against a wider model, where both are changed after they are built."""
 
-        def trace(knobs: Knobs, change: Callable[[nn.Module], None], variant: Variant) -> Trace:
-            shop = self._workshop(knobs, variant.forced)
-            change(shop.built.model)
-            return shop.run(variant, self.inputs(shop.built.model))
+        @cache
+        def changed(wide: bool, forced: Forced) -> Workshop:
+            shop = self._workshop(knobs if wide else self.base, forced)
+            (at_wide if wide else at_base)(shop.built.model)
+            return shop
+
+        def trace(wide: bool, variant: Variant) -> fx.Graph:
+            shop = changed(wide, variant.forced)
+            return shop.run(variant, self.inputs(shop.built.model)).graph
 
         shapes = self._shapes(knobs)
-        analyses = []
-        for variant in self.exploration.variants:
-            base, wide = trace(self.base, at_base, variant), trace(knobs, at_wide, variant)
-            analyses.append(analyse(align(base.graph, wide.graph), shapes))
-        return combine(tuple(analyses))
+        flows = (align(trace(False, v), trace(True, v)) for v in self.exploration.variants)
+        return combine(tuple(analyse(flow, shapes) for flow in flows))
 
     def _shapes(self, knobs: Knobs) -> dict[str, tuple[Size, ...]]:
         base, wide = self.shop(self.base).built.weights, self.shop(knobs).built.weights
