@@ -351,3 +351,19 @@ def test_a_span_is_exactly_the_expression(tmp_path: Path) -> None:
             name = str(node.target).removeprefix("aten.").partition(".")[0]
             found[name] = text_at(node.meta["fact"].frames[0].span)
     assert found == EXPRESSIONS
+
+
+class Halves(nn.Module):
+    """A weight of which each half is drawn by a law of its own."""
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        self.layer = nn.Linear(width, width)
+        with torch.no_grad():
+            self.layer.weight[: width // 2].normal_(0, 0.02)
+            self.layer.weight[width // 2 :].normal_(0, width**-0.5)
+
+
+def test_a_law_written_in_halves_keeps_nothing_of_what_was_there_before() -> None:
+    law = Workshop(Halves).built.weights[0].law
+    assert law.rms == pytest.approx(math.sqrt((0.02**2 + 1 / 64) / 2), rel=1e-9)

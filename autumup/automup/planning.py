@@ -109,7 +109,7 @@ def _law_ratio(study: Study, base: WeightFact, target: WeightFact, knobs: Knobs)
 def _measured_exponent(study: Study, rms: list[float]) -> float | None:
     """The power of the width, in halves, that an rms measured at three widths follows, or None."""
     widths = [next(iter(k.values())) for k in (study.base, study.wide, study.third)]
-    if not all(rms) or not all(map(_is_number, widths)):
+    if not all(value > 0 for value in rms) or not all(map(_is_number, widths)):
         return None
     slopes = [math.log(rms[i] / rms[0]) / math.log(widths[i] / widths[0]) for i in (1, 2)]
     nearest = round(2 * slopes[1]) / 2

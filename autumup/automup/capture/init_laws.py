@@ -84,6 +84,7 @@ class InitRecorder(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._laws: dict[int, Law] = {}
+        self._pieces: dict[int, tuple[Law, list[tuple[float, Law]]]] = {}
         self._keep: list[torch.Tensor] = []
 
     def law(self, value: Any) -> Law:
@@ -99,8 +100,12 @@ class InitRecorder(TorchDispatchMode):
         key = _storage(tensor)
         share = tensor.numel() / max(1, _capacity(tensor))
         if 0 < share < 1 and key in self._laws:
-            law = _mixture(self._laws[key], law, share)
-        self._laws[key] = law
+            before, pieces = self._pieces.setdefault(key, (self._laws[key], []))
+            pieces.append((share, law))
+            self._laws[key] = _mixture(before, pieces)
+        else:
+            self._pieces.pop(key, None)
+            self._laws[key] = law
 
     def on_meta_init(self, frame: Any) -> None:
         """Record what an early return of ``torch.nn.init`` on meta would have drawn."""
@@ -140,10 +145,16 @@ def _capacity(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage().nbytes() // max(1, tensor.element_size())
 
 
-def _mixture(old: Law, new: Law, share: float) -> Law:
-    """The law of a storage of which a share was written anew."""
-    mean = (1 - share) * old.mean + share * new.mean
-    square = (1 - share) * old.rms**2 + share * new.rms**2
+def _mixture(before: Law, pieces: list[tuple[float, Law]]) -> Law:
+    """The law of a storage that was written piece by piece; what is left has its law from before.
+
+    Pieces are taken not to overlap, which the check against a real draw will tell.
+    """
+    rest = max(0.0, 1 - math.fsum(share for share, _ in pieces))
+    parts = [*pieces, (rest, before)] if rest > 1e-9 else pieces
+    total = math.fsum(share for share, _ in parts)
+    mean = math.fsum(share * law.mean for share, law in parts) / total
+    square = math.fsum(share * law.rms**2 for share, law in parts) / total
     return Law("mixture", mean, math.sqrt(max(square - mean**2, 0.0)))
 
 
