@@ -170,3 +170,16 @@ def test_renaming_changes_no_number(tmp_path: Any) -> None:
     assert [(s.kind, s.exponents, s.factor) for s in ours.sites] == [
         (s.kind, s.exponents, s.factor) for s in theirs.sites
     ]
+
+
+@pytest.mark.parametrize(
+    "build, message",
+    [
+        (lambda: nn.Linear(3, 3), "takes no arguments"),
+        (lambda width=None: nn.Linear(3, 3), r"knob is None.*base=\{'name': 256\}"),
+        (lambda width=64: nn.Linear(3, 3), "Nothing in the model grows with width"),
+    ],
+)
+def test_knobs_that_are_none(build: Any, message: str) -> None:
+    with pytest.raises(automup.AutomupError, match=message):
+        automup.parametrize(build)

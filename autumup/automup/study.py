@@ -259,6 +259,12 @@ class Study:
     def exponents(self) -> Comparison:
         """What all directions say together, which a third width has verified."""
         joint, third = self.probes[0][1], self.compare(self.third)
+        if not any(w.fan_in_dims or w.fan_out_dims for w in joint.weights.values()):
+            raise KnobError(
+                f"Nothing in the model grows with {', '.join(self.base)}.",
+                fix="Name the arguments that set its sizes: base={'d_model': 256} in code, --width "
+                "and --base on the command line.",
+            )
         left, right = ({s.key for s in c.spots} for c in (joint, third))
         if left != right:
             span, exponent = sorted(left ^ right, key=str)[0]

@@ -35,7 +35,8 @@ def scaled(value: Any, factor: float) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float):
         shown = "has no value" if value is REQUIRED else f"is {value!r}, not a number"
         raise KnobError(
-            f"A width knob {shown}, so it cannot be scaled.", fix="Pass --base NAME=VALUE."
+            f"A width knob {shown}, so it cannot be scaled.",
+            fix="Give it a number: base={'name': 256}, or --base NAME=256.",
         )
     larger = value * factor
     if isinstance(value, int) and larger != int(larger):
