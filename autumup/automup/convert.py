@@ -76,7 +76,7 @@ def convert(source: ModelSource, study: Study, *, strict: bool = True) -> Conver
     _check(source, study, text)
     places = (*unrun.suspicious, *unrun.notes)
     notes = tuple(f"not run by any trace: line {p.line}: {p.text} ({p.why})" for p in places)
-    left = tuple(f"left as it is: {u.reason} ({u.op} at {u.source})" for u in plan.unresolved)
+    left = tuple(f"not resolved: {u.reason} ({u.op} at {u.source})" for u in plan.unresolved)
     return Conversion(text, (*plan.notes, *left, *notes))
 
 
