@@ -159,6 +159,7 @@ def _method_form(study: Study) -> Form:
     model = study.shop(study.base).built.model
 
     def change(spot: Spot, correction: Correction) -> Iterator[Change]:
+        """The edit for this correction's module, and its twins in code that no trace ran."""
         twin = next(s for s in comparison.spots if s.key == spot.key)
         path = correction.node.meta["fact"].module
         known = next(

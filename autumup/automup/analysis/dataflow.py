@@ -92,10 +92,15 @@ class Dataflow:
         return frozenset(abs(log_ratio(s)) for s in sizes) - {0.0}
 
     @cached_property
-    def reaching_output(self) -> frozenset[fx.Node]:
-        """The nodes that some output of the model depends on."""
-        outputs = [n for n in self.ops if n.op == "output"]
-        return frozenset().union(*(nx.ancestors(self.graph, n) | {n} for n in outputs))
+    def order(self) -> dict[fx.Node, int]:
+        """When each operation ran."""
+        return {node: i for i, node in enumerate(self.ops)}
+
+    @cached_property
+    def read_parameters(self) -> frozenset[str]:
+        """The parameters that some operation reads."""
+        names = {node: node.meta.get("parameter") for node in self.ops}
+        return frozenset(name for n, name in names.items() if name and self.graph.out_degree(n))
 
 
 def align(base: fx.Graph, wide: fx.Graph) -> Dataflow:

@@ -11,7 +11,6 @@ from torch import nn
 
 from automup.analysis.dataflow import Op, Size
 from automup.analysis.sites import Correction
-from automup.capture.source import Frame
 from automup.errors import RewriteError
 from automup.plan import Span
 from automup.rewrite import Edit, Factor
@@ -119,8 +118,3 @@ def _from_weights(owner: Any, correction: Correction) -> str | None:
 def frame_owner(model: nn.Module, path: str) -> nn.Module | None:
     """The module that was ``self`` in a frame."""
     return None if path == "?" else model.get_submodule(path)
-
-
-def editable_depth(frames: Sequence[Frame], files: frozenset[str]) -> int | None:
-    """The innermost frame in one of these files."""
-    return next((i for i, f in enumerate(frames) if f.file in files), None)

@@ -74,7 +74,7 @@ def analyse(dataflow: Dataflow, shapes: Mapping[str, tuple[Size, ...]]) -> Analy
         shapes: every parameter's sizes at both widths, by its first name.
     """
     uses = Flow(dataflow, RULES, unregistered, {}).uses
-    weights = summarise(uses, shapes, unequal_parts(dataflow, uses))
+    weights = summarise(uses, shapes, unequal_parts(dataflow, uses), dataflow.read_parameters)
     logs = {name: summary.log for name, summary in weights.items()}
     chosen: dict[fx.Node, Correction] = {}
     flow = Flow(dataflow, RULES, unregistered, logs)
@@ -120,11 +120,10 @@ _PREFERENCE = ("constant", "contraction", "tied", "sum")
 
 def _preferred(dataflow: Dataflow, origins: Mapping[fx.Node, Origin]) -> fx.Node | None:
     """The author's constant before a contraction before a sum; the latest of a kind."""
-    order = {node: i for i, node in enumerate(dataflow.ops)}
     for kind in _PREFERENCE:
         nodes = [n for n, o in origins.items() if o.kind == kind]
         if nodes:
-            return max(nodes, key=order.__getitem__)
+            return max(nodes, key=dataflow.order.__getitem__)
     return None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from automup.analysis.dataflow import Size, log_ratio
@@ -31,23 +31,30 @@ class WeightSummary:
 
 
 def summarise(
-    uses: Sequence[Use], shapes: Mapping[str, tuple[Size, ...]], mixed: Mapping[str, str]
+    uses: Sequence[Use],
+    shapes: Mapping[str, tuple[Size, ...]],
+    mixed: Mapping[str, str],
+    read: Collection[str],
 ) -> dict[str, WeightSummary]:
-    """Sum up the uses of every weight in ``shapes``; ``mixed`` says what is wrong with some."""
+    """Sum up the uses of every weight in ``shapes``.
+
+    ``mixed`` says what is wrong with some; ``read`` are those that any operation reads.
+    """
     by_weight: dict[str, list[Use]] = {name: [] for name in shapes}
     for use in uses:
         by_weight[use.parameter].append(use)
     return {
-        name: _summary(by_weight[name], sizes, mixed.get(name, ""))
+        name: _summary(by_weight[name], sizes, mixed.get(name, ""), name in read)
         for name, sizes in shapes.items()
     }
 
 
-def _summary(uses: list[Use], sizes: tuple[Size, ...], mixed: str) -> WeightSummary:
+def _summary(uses: list[Use], sizes: tuple[Size, ...], mixed: str, is_read: bool) -> WeightSummary:
     infinite = tuple(d for d, size in enumerate(sizes) if log_ratio(size))
     if not uses:
-        problem = "no operation of the traced forward reads it" if infinite else ""
-        return WeightSummary((1, 1), (1, 1), (), infinite, None, problem)
+        unread = "no operation of the traced forward reads it"
+        problem = "it meets no activation, only other weights" if is_read else unread
+        return WeightSummary((1, 1), (1, 1), (), infinite, None, problem if infinite else "")
     # A shared weight follows the use with the smallest fan_in: its entries must stay Theta(1)
     # there, and the other uses get a multiplier (DESIGN 3.3, a tied readout).
     primary = min(uses, key=lambda u: log_ratio(u.fan_in))
