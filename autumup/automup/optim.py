@@ -114,7 +114,10 @@ def param_groups(
     facts = _facts(plan, model)
 
     def factors_of(item: Any) -> Multipliers:
-        return multipliers(kind, facts[id(_tensor(item))].ratios, decay=decay)
+        fact = facts[id(_tensor(item))]
+        if kind == "sgd":
+            _refuse_parts(fact)
+        return multipliers(kind, fact.ratios, decay=decay)
 
     groups = [
         {**given, **own, **group}
@@ -123,6 +126,18 @@ def param_groups(
     ]
     _warn_of_l2(optimizer_class, groups, decay)
     return groups
+
+
+def _refuse_parts(fact: Parameter) -> None:
+    """SGD's learning rate goes with fan_out, which the rows of a fused weight do not share."""
+    if any(part.grows != fact.parts[0].grows for part in fact.parts):
+        rows = ", ".join(f"{p.base_size} that {'grow' if p.grows else 'stay'}" for p in fact.parts)
+        raise UsageError(
+            f"{fact.name}: its rows are cut into parts ({rows}), which need different learning "
+            "rates with SGD.",
+            where=fact.source,
+            fix="Use an optimizer of Adam's family, or a layer for each part.",
+        )
 
 
 def _values(settings: Mapping[str, Any], family: str) -> dict[str, Any]:

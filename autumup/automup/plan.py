@@ -11,7 +11,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +39,20 @@ class SizeLaw:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Consecutive rows of a fused weight, along the dimension that it writes.
+
+    ``size`` of them at the target and ``base_size`` at the base; ``grows``: whether they are
+    infinite, else they write a finite output; ``init_mult``: what muP multiplied their draw by.
+    """
+
+    size: int
+    base_size: int
+    grows: bool
+    init_mult: float
+
+
+@dataclass(frozen=True)
 class Parameter:
     """What one parameter is, at the plan's target.
 
@@ -47,6 +61,8 @@ class Parameter:
     ``init_law`` is how the model's own constructor scales it; ``init_rms`` is the root mean square
     that the constructor gives it at the target and ``base_init_rms`` at the base (None: unknown).
     ``init_std`` is what it has after muP, ``init_mult`` what muP multiplied the draw by.
+    ``parts``: the pieces of a fused weight that grow differently, along its one ``fan_out_dims``;
+    then ``init_std`` and ``init_mult`` are those of the rows that grow.
     """
 
     name: str
@@ -65,18 +81,43 @@ class Parameter:
     init_law: tuple[SizeLaw, ...] | None
     reason: str
     source: str
+    parts: tuple[Part, ...] = ()
 
     @cached_property
     def ratios(self) -> Ratios:
-        """target / base of fan_in and fan_out, over the infinite dimensions."""
-        return Ratios(*(self._ratio(dims) for dims in (self.fan_in_dims, self.fan_out_dims)))
+        """target / base of fan_in and fan_out, over the infinite dimensions.
 
-    def _ratio(self, dims: tuple[int, ...]) -> float:
-        return math.prod(self.shape[d] for d in dims) / math.prod(self.base_shape[d] for d in dims)
+        Of a fused weight, fan_out is that of the rows that grow.
+        """
+        return ratios(self.shape, self.base_shape, self.fan_in_dims, self.fan_out_dims, self.fixed)
+
+    @property
+    def fixed(self) -> int:
+        """How many rows of a fused weight do not grow."""
+        return sum(part.base_size for part in self.parts if not part.grows)
 
     @property
     def role(self) -> Role:
         return role_of(bool(self.fan_in_dims), bool(self.fan_out_dims))
+
+
+def ratios(
+    shape: Sequence[int],
+    base: Sequence[int],
+    fan_in_dims: Sequence[int],
+    fan_out_dims: Sequence[int],
+    fixed: int = 0,
+) -> Ratios:
+    """target / base of a weight's fans, from its shapes.
+
+    Args:
+        shape, base: its sizes at the target and at the base.
+        fan_in_dims, fan_out_dims: the infinite dimensions that count in each fan.
+        fixed: of the rows along ``fan_out_dims``, those that do not grow.
+    """
+    fan_in = math.prod(shape[d] for d in fan_in_dims) / math.prod(base[d] for d in fan_in_dims)
+    rows, base_rows = (math.prod(s[d] for d in fan_out_dims) for s in (shape, base))
+    return Ratios(fan_in, (rows - fixed) / (base_rows - fixed))
 
 
 @dataclass(frozen=True)
@@ -198,13 +239,14 @@ class Plan:
 
 def _parameter(data: dict[str, Any]) -> Parameter:
     laws = data.pop("init_law")
+    parts = tuple(Part(**part) for part in data.pop("parts", ()))
     data = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
     law = (
         None
         if laws is None
         else tuple(SizeLaw(**{**item, "dims": tuple(item["dims"])}) for item in laws)
     )
-    return Parameter(**data, init_law=law)
+    return Parameter(**data, init_law=law, parts=parts)
 
 
 def _site(data: dict[str, Any]) -> Site:

@@ -13,7 +13,7 @@ from automup.analysis.weights import WeightSummary
 from automup.capture.laws import infer_law
 from automup.capture.trace import WeightFact
 from automup.errors import UnresolvedError
-from automup.plan import Parameter, Plan, Site
+from automup.plan import Parameter, Part, Plan, Site, ratios
 from automup.rules import Ratios, init_multiplier, role_of
 from automup.study import Knobs, Study
 
@@ -61,13 +61,11 @@ def _parameter(
 ) -> Parameter:
     summary, seen = study.exponents.weights[base.name], study.at(at).weights[base.name]
     dims = (summary.fan_in_dims, summary.fan_out_dims)
-    sizes = [
-        (math.prod(target.shape[d] for d in s), math.prod(base.shape[d] for d in s)) for s in dims
-    ]
-    ratios = Ratios(*(wide / narrow for wide, narrow in sizes))
-    wanted = init_multiplier(ratios, role_of(*map(bool, dims)))
+    grown = ratios(target.shape, base.shape, *dims)
+    wanted = init_multiplier(grown, role_of(*map(bool, dims)))
     drawn = _law_ratio(study, base, target, at) if base.law.rms else wanted
-    mult = _exact(wanted / drawn)
+    parts = _parts(summary, seen, grown.fan_in, drawn)
+    mult = next((part.init_mult for part in parts if part.grows), _exact(wanted / drawn))
     return Parameter(
         name=base.name,
         names=base.names,
@@ -85,7 +83,28 @@ def _parameter(
         init_law=infer_law(base.name, study.laws, study.fan_in_dims),
         reason=_reason(summary, axes),
         source=place_of_use(summary),
+        parts=parts,
     )
+
+
+def _parts(
+    verified: WeightSummary, seen: WeightSummary, fan_in: float, drawn: float
+) -> tuple[Part, ...]:
+    """The parts of a fused weight at the target; nothing where all rows grow alike.
+
+    Each has its own fan_out, hence its own role and init by the table. ``drawn`` is what the
+    constructor's own std changed by.
+    """
+    sizes = [part.size for part in seen.parts or verified.parts]
+    if not seen.parts:  # at this target the axis keeps its size
+        sizes = [(base, base) for base, _ in sizes]
+    found = []
+    for part, (base, size) in zip(verified.parts, sizes, strict=True):
+        role = role_of(bool(verified.fan_in_dims), part.grows)
+        wanted = init_multiplier(Ratios(fan_in, size / base), role)
+        found.append(Part(size, base, part.grows, _exact(wanted / drawn)))
+    alike = all(p.grows for p in found) and len({p.size / p.base_size for p in found}) == 1
+    return () if alike else tuple(found)
 
 
 def _law_ratio(study: Study, base: WeightFact, target: WeightFact, knobs: Knobs) -> float:

@@ -10,7 +10,13 @@ from typing import Any
 
 from torch import fx, nn
 
-from automup.analysis.comparison import Comparison, combine, union
+from automup.analysis.comparison import (
+    Comparison,
+    combine,
+    place_of_use,
+    same_cuts,
+    union,
+)
 from automup.analysis.dataflow import Dataflow, Size, align
 from automup.analysis.sites import analyse
 from automup.capture.init_laws import Law
@@ -320,6 +326,13 @@ class Study:
                 raise UnresolvedError(
                     f"{name}: the widths {self.wide} and {dict(knobs)} disagree about it: fan_in "
                     f"over dimensions {summary.fan_in_dims} against {seen.fan_in_dims}.",
+                    fix=_COINCIDENCE,
+                )
+            if not same_cuts(summary, seen):
+                raise UnresolvedError(
+                    f"{name}: the widths {self.wide} and {dict(knobs)} disagree about the parts "
+                    "that its output is cut into.",
+                    where=place_of_use(summary),
                     fix=_COINCIDENCE,
                 )
 

@@ -63,11 +63,19 @@ def _merge_weights(analyses: tuple[Analysis, ...]) -> dict[str, WeightSummary]:
                 summary.fan_out_dims,
             ):
                 problem = "two ways to run the model use it with different fans"
-                merged[name] = WeightSummary(
-                    known.fan_in, known.fan_out, known.fan_in_dims, known.fan_out_dims,
-                    known.primary, problem,
-                )  # fmt: skip
+                merged[name] = replace(known, problem=problem)
+            elif summary.parts != known.parts:
+                merged[name] = _with_parts_of(known, summary)
     return merged
+
+
+def _with_parts_of(known: WeightSummary, other: WeightSummary) -> WeightSummary:
+    """A weight that two ways to run the model cut differently."""
+    if not known.parts:
+        return replace(known, parts=other.parts, in_step=other.in_step)
+    if not other.parts or all(p.grows for p in (*known.parts, *other.parts)):
+        return known
+    return replace(known, problem="two ways to run the model cut its output differently")
 
 
 def _spots(analyses: tuple[Analysis, ...]) -> tuple[Spot, ...]:
@@ -136,4 +144,37 @@ def _joined(a: WeightSummary, b: WeightSummary) -> WeightSummary:
     fan_out = tuple(sorted({*a.fan_out_dims, *b.fan_out_dims}))
     both = set(fan_in) & set(fan_out)
     problem = f"dimension {min(both)} counts in both fans" if both else a.problem
-    return replace(a, fan_in_dims=fan_in, fan_out_dims=fan_out, problem=problem)
+    joined = replace(a, fan_in_dims=fan_in, fan_out_dims=fan_out, problem=problem)
+    return _joined_parts(joined, a, b)
+
+
+def same_cuts(known: WeightSummary, seen: WeightSummary) -> bool:
+    """Whether a weight is cut at another width as the known ones say.
+
+    No part grows that was known as fixed; where all grow, cuts do not matter.
+    """
+    if all(part.grows for part in known.parts):
+        return all(part.grows for part in seen.parts)
+    if not seen.parts:
+        return not set(seen.fan_out_dims) & set(known.fan_out_dims)
+    if [p.size[0] for p in known.parts] != [p.size[0] for p in seen.parts]:
+        return False
+    return all(p.grows or not q.grows for p, q in zip(known.parts, seen.parts, strict=True))
+
+
+def _joined_parts(joined: WeightSummary, a: WeightSummary, b: WeightSummary) -> WeightSummary:
+    """A part grows if it grows in any direction; in step only if the same parts do in all."""
+    if not a.parts and not b.parts:
+        return joined
+    if not a.parts or not b.parts:
+        cut, other = (a, b) if a.parts else (b, a)
+        # Where the other direction does not grow the axis at all, it says nothing of its parts.
+        return replace(joined, parts=cut.parts, in_step=cut.in_step and not other.fan_out_dims)
+    if [p.size[0] for p in a.parts] != [p.size[0] for p in b.parts]:
+        return replace(joined, problem="its output is cut differently as different knobs grow")
+    growing = [[p.grows for p in parts] for parts in (a.parts, b.parts)]
+    same = growing[0] == growing[1] or not all(map(any, growing))
+    parts = tuple(
+        replace(p, grows=p.grows or q.grows) for p, q in zip(a.parts, b.parts, strict=True)
+    )
+    return replace(joined, parts=parts, in_step=a.in_step and b.in_step and same)

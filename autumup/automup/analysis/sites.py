@@ -15,7 +15,7 @@ from torch import fx
 from automup.analysis.dataflow import Dataflow, Op, Size, log_ratio
 from automup.analysis.flow import EPSILON, Fault, Flow, Opaque, Origin
 from automup.analysis.ops import RULES, unregistered
-from automup.analysis.parts import unequal_parts
+from automup.analysis.parts import parts_of
 from automup.analysis.weights import WeightSummary, summarise
 from automup.capture.source import Frame
 
@@ -74,7 +74,7 @@ def analyse(dataflow: Dataflow, shapes: Mapping[str, tuple[Size, ...]]) -> Analy
         shapes: every parameter's sizes at both widths, by its first name.
     """
     uses = Flow(dataflow, RULES, unregistered, {}).uses
-    weights = summarise(uses, shapes, unequal_parts(dataflow, uses), dataflow.read_parameters)
+    weights = summarise(uses, shapes, parts_of(dataflow, uses, shapes), dataflow.read_parameters)
     logs = {name: summary.log for name, summary in weights.items()}
     chosen: dict[fx.Node, Correction] = {}
     flow = Flow(dataflow, RULES, unregistered, logs)

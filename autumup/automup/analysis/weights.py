@@ -8,6 +8,15 @@ from dataclasses import dataclass
 
 from automup.analysis.dataflow import Size, log_ratio
 from automup.analysis.flow import EPSILON, Use
+from automup.analysis.parts import Parts
+
+
+@dataclass(frozen=True)
+class Part:
+    """Consecutive rows of a weight that are read as one axis. ``grows``: at some width."""
+
+    size: Size
+    grows: bool
 
 
 @dataclass(frozen=True)
@@ -15,7 +24,9 @@ class WeightSummary:
     """A weight's fans at both widths, and the infinite dimensions of its shape that make them up.
 
     ``log`` is -log2 r_i, the weight's own exponent in the calculus; ``problem`` says why the table
-    does not cover it.
+    does not cover it. ``parts`` has the pieces that the written axis is cut into, in order;
+    ``in_step`` is whether those that grow all grow by one ratio, so that sizes follow from the
+    weight's shape alone.
     """
 
     fan_in: Size
@@ -24,6 +35,8 @@ class WeightSummary:
     fan_out_dims: tuple[int, ...]
     primary: Use | None
     problem: str = ""
+    parts: tuple[Part, ...] = ()
+    in_step: bool = True
 
     @property
     def log(self) -> float:
@@ -33,23 +46,26 @@ class WeightSummary:
 def summarise(
     uses: Sequence[Use],
     shapes: Mapping[str, tuple[Size, ...]],
-    mixed: Mapping[str, str],
+    parts: Mapping[str, Parts],
     read: Collection[str],
 ) -> dict[str, WeightSummary]:
     """Sum up the uses of every weight in ``shapes``.
 
-    ``mixed`` says what is wrong with some; ``read`` are those that any operation reads.
+    ``parts`` are those of the weights whose rows are cut; ``read`` are the weights that any
+    operation reads.
     """
     by_weight: dict[str, list[Use]] = {name: [] for name in shapes}
     for use in uses:
         by_weight[use.parameter].append(use)
     return {
-        name: _summary(by_weight[name], sizes, mixed.get(name, ""), name in read)
+        name: _summary(by_weight[name], sizes, parts.get(name, Parts()), name in read)
         for name, sizes in shapes.items()
     }
 
 
-def _summary(uses: list[Use], sizes: tuple[Size, ...], mixed: str, is_read: bool) -> WeightSummary:
+def _summary(
+    uses: list[Use], sizes: tuple[Size, ...], parts: Parts, is_read: bool
+) -> WeightSummary:
     infinite = tuple(d for d, size in enumerate(sizes) if log_ratio(size))
     if not uses:
         unread = "no operation of the traced forward reads it"
@@ -59,10 +75,13 @@ def _summary(uses: list[Use], sizes: tuple[Size, ...], mixed: str, is_read: bool
     # there, and the other uses get a multiplier (DESIGN 3.3, a tied readout).
     primary = min(uses, key=lambda u: log_ratio(u.fan_in))
     out_dims = tuple(d for d in infinite if d not in primary.in_dims)
-    problem = mixed or _problem(uses, primary, sizes, infinite)
+    problem = parts.problem or _problem(uses, primary, sizes, infinite)
+    found = tuple(Part(size, bool(log_ratio(size))) for size in parts.sizes)
+    growths = {round(log_ratio(part.size), 6) for part in found if part.grows}
     return WeightSummary(
-        primary.fan_in, primary.fan_out, primary.in_dims, out_dims, primary, problem
-    )
+        primary.fan_in, primary.fan_out, primary.in_dims, out_dims, primary, problem,
+        found if len(out_dims) == 1 else (), len(growths) <= 1,
+    )  # fmt: skip
 
 
 def _is_matrix_used_as_vector(primary: Use, infinite: tuple[int, ...]) -> bool:

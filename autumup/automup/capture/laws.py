@@ -14,6 +14,8 @@ from automup.capture.trace import WeightFact
 from automup.plan import SizeLaw
 
 MEASURABLE = 1 << 24  # parameters; a larger model is not built for a check
+ENOUGH = 512  # entries, so that an exponent between two widths is known to about 0.1
+MOST_DRAWS = 64
 Shape = tuple[int, ...]
 Records = Mapping[str, tuple[tuple[Shape, Law], ...]]
 """Each parameter's shape and law at the base, at twice the base and at the third width."""
@@ -51,27 +53,42 @@ def measured(
     """The weights with laws checked on a real draw; a law that it contradicts is measured.
 
     The recorder can be fooled (by a library's own sampler, by code that looks at the device), so
-    every law is compared with what the constructor really draws. Too large a model is believed.
+    every law is compared with what the constructor really draws. What is measured is drawn until
+    there are :data:`ENOUGH` entries. Too large a model is believed.
     """
     if sum(math.prod(w.shape) for w in weights) > MEASURABLE:
         return tuple(weights)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         drawn = dict(build().named_parameters())
-    return tuple(_checked(w, drawn.get(w.name)) for w in weights)
+        unknown = {
+            w.name: [drawn[w.name].double()]
+            for w in weights
+            if w.name in drawn and _contradicts(w, drawn[w.name])
+        }
+        smallest = min((math.prod(w.shape) for w in weights if w.name in unknown), default=ENOUGH)
+        for _ in range(min(MOST_DRAWS, ENOUGH // max(1, smallest)) - 1):
+            again = dict(build().named_parameters())
+            for name, draws in unknown.items():
+                draws.append(again[name].double())
+    return tuple(
+        replace(w, law=_measured(unknown[w.name])) if w.name in unknown else w for w in weights
+    )
 
 
-def _checked(weight: WeightFact, drawn: torch.Tensor | None) -> WeightFact:
-    if drawn is None or drawn.is_meta or drawn.shape != weight.shape or not drawn.numel():
-        return weight
-    values = drawn.detach().double()
-    mean, rms = float(values.mean()), float(values.square().mean().sqrt())
-    law = weight.law
+def _contradicts(weight: WeightFact, drawn: torch.Tensor) -> bool:
+    """Whether a real draw is another than the recorded law says."""
+    if drawn.is_meta or drawn.shape != weight.shape or not drawn.numel():
+        return False
+    rms = float(drawn.double().square().mean().sqrt())
     # The rms of n draws has a relative error of about 1/sqrt(2 n), or (kurtosis) a bit more.
-    error = law.rms * (0.01 + 6 / math.sqrt(2 * values.numel())) + 1e-12
-    if law.known and abs(rms - law.rms) <= error:
-        return weight
-    spread = math.sqrt(max(rms**2 - mean**2, 0.0))
-    return replace(weight, law=Law("measured", mean, spread))
+    error = weight.law.rms * (0.01 + 6 / math.sqrt(2 * drawn.numel())) + 1e-12
+    return not (weight.law.known and abs(rms - weight.law.rms) <= error)
+
+
+def _measured(draws: Sequence[torch.Tensor]) -> Law:
+    values = torch.stack(list(draws))
+    mean, square = float(values.mean()), float(values.square().mean())
+    return Law("measured", mean, math.sqrt(max(square - mean**2, 0.0)))
 
 
 def _constant(values: list[float]) -> bool:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from automup.errors import UsageError
 from automup.plan import Parameter, Plan, Site
-from automup.rules import multipliers
+from automup.rules import multipliers, role_of
 
 #: The family of each optimizer that a report can be for, by name (as ``optim.OPTIMIZERS``).
 FAMILY_OF_NAME = {"adamw": "adam", "adam": "adam", "sgd": "sgd"}
@@ -70,7 +70,18 @@ def _parameter(p: Parameter, sites: Iterable[Site], family: str, decay: str) -> 
         "eps_mult": factors.eps if family == "adam" else 1.0,
         "multiplier": next((s.factor for s in sites if s.parameter in p.names), 1.0),
         **_picked(p, "reason source"),
+        **({"parts": list(_parts(p))} if p.parts else {}),
     }
+
+
+def _parts(p: Parameter) -> Iterator[dict[str, Any]]:
+    """The parts of a fused weight: rows from first up to, not including, last."""
+    first = 0
+    for part in p.parts:
+        last = first + part.size
+        role = role_of(bool(p.fan_in_dims), part.grows)
+        yield {"rows": [first, last], "role": str(role), "init_mult": part.init_mult}
+        first = last
 
 
 def _picked(fact: Any, keys: str) -> dict[str, Any]:

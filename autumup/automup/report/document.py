@@ -64,7 +64,19 @@ def _cells(p: Mapping[str, Any], plan: Plan) -> tuple[str, ...]:
     sizes = (f"{fan}" if ratio == 1 else f"{fan} {_times(ratio)}" for fan, ratio in fans)
     keys = ("init_mult", "lr_mult", "wd_mult", "eps_mult", "multiplier")
     why = f"{p['reason']} ({p['source']})" if p["source"] else p["reason"]
-    return p["role"], " → ".join(sizes), *(_times(p[key]) for key in keys), why
+    init, *factors = (_times(p[key]) for key in keys)
+    role = p["role"]
+    if "parts" in p:
+        role = _each(part["role"] for part in p["parts"])
+        init = _each(_times(part["init_mult"]) for part in p["parts"])
+        rows = ", ".join("{}:{}".format(*part["rows"]) for part in p["parts"])
+        why = f"fused, cut into rows {rows}; {why}"
+    return role, " → ".join(sizes), init, *factors, why
+
+
+def _each(values: Iterable[str]) -> str:
+    """The values of a fused weight's parts: one for neighbours that share it."""
+    return " | ".join(value for value, _ in groupby(values))
 
 
 def _number(value: float) -> str:

@@ -33,6 +33,9 @@ _HEADER = """\
 #   fan_in   {dimension: base size} that one output sums over
 #   fan_out  {dimension: base size} that one input feeds
 """
+_HEADER_PARTS = """\
+#   parts    [(base size, whether it grows), ...] of the rows of a fused weight, in order
+"""
 _HEADER_INIT = """\
 #   init     how the constructor's own std changes with width already: [(exponent,
 #            dimensions, base size), ...], each (sum of sizes / base size) ** exponent; a
@@ -60,14 +63,39 @@ def _mup_row(name):
         f"MUP_BASE has no row for {name}. Pass the model itself, not a part of it; if an "
         "option of the model adds this parameter, convert the original file with it on."
     )
+'''
 
-
+_RATIOS = '''\
 def _mup_ratios(row, shape):
     """How many times the base's fan_in and fan_out a parameter of this shape has."""
     return [
         math.prod(shape[d] for d in dims) / math.prod(dims.values())
         for dims in (row.get("fan_in", {}), row.get("fan_out", {}))
     ]
+'''
+
+_RATIOS_OF_PARTS = '''\
+def _mup_ratios(row, shape):
+    """How many times the base's fan_in and fan_out a parameter of this shape has.
+
+    Of a fused weight, fan_out is that of the rows that grow.
+    """
+    fixed = sum(size for size, grows in row.get("parts", []) if not grows)
+    fan_in, fan_out = row.get("fan_in", {}), row.get("fan_out", {})
+    return [
+        math.prod(shape[d] for d in fan_in) / math.prod(fan_in.values()),
+        (math.prod(shape[d] for d in fan_out) - fixed) / (math.prod(fan_out.values()) - fixed),
+    ]
+
+
+def _mup_parts(row, p):
+    """The parts of a fused weight, or a weight as it is, and whether each one's fan_out grows."""
+    if "parts" not in row:
+        return [(p, "fan_out" in row)]
+    (dim,) = row["fan_out"]
+    r_out = _mup_ratios(row, p.shape)[1]
+    sizes = [round(size * r_out) if grows else size for size, grows in row["parts"]]
+    return list(zip(p.split(sizes, dim), [grows for _, grows in row["parts"]], strict=True))
 '''
 
 _INIT = '''\
@@ -89,6 +117,8 @@ def mup_init_(model):
                 shape = shapes[pattern]
             drawn *= (sum(shape[d] for d in dims) / base) ** exponent
         r_in, r_out = _mup_ratios(row, p.shape)
+'''
+_RESCALE = """\
         if "fan_in" not in row:
             wanted = 1.0
         elif "fan_out" not in row:
@@ -98,7 +128,19 @@ def mup_init_(model):
         factor = wanted / drawn
         if factor != 1.0:
             p.mul_(factor)
-'''
+"""
+_RESCALE_PARTS = """\
+        for rows, grows in _mup_parts(row, p):
+            if "fan_in" not in row:
+                wanted = 1.0
+            elif not grows:
+                wanted = 1.0 / r_in
+            else:
+                wanted = r_in**-0.5 * min(1.0, math.sqrt(r_out / r_in))
+            factor = wanted / drawn
+            if factor != 1.0:
+                rows.mul_(factor)
+"""
 
 _GROUPS = '''\
 def mup_param_groups(
@@ -133,8 +175,9 @@ def mup_param_groups(
             if id(p) in seen:
                 continue
             seen.add(id(p))
-            r_in, r_out = _mup_ratios(_mup_row(names[id(p)]), p.shape)
-            lr_mult = 1.0 / r_in if family == "adam" else r_out / r_in
+            row = _mup_row(names[id(p)])
+            r_in, r_out = _mup_ratios(row, p.shape)
+{refusal}            lr_mult = 1.0 / r_in if family == "adam" else r_out / r_in
             eps_mult = 1.0 / r_out if family == "adam" and "eps" in own else 1.0
             key = (index, lr_mult, eps_mult)
             if key not in groups:
@@ -171,6 +214,13 @@ def mup_optimizer(
 '''
 
 
+# In a file without fused weights that are cut into parts this is left out.
+_REFUSAL_OF_PARTS = """\
+            if family == "sgd" and "parts" in row:
+                raise ValueError(f"{names[id(p)]}: its parts need different rates with SGD")
+"""
+
+
 def block_code(
     rows: Mapping[str, Row],
     *,
@@ -192,13 +242,17 @@ def block_code(
         indent: one level of indentation.
         newline: the line ending.
     """
-    header = _HEADER + (_HEADER_INIT if any(row.init != () for row in rows.values()) else "")
+    cut = any(row.parts for row in rows.values())
+    header = _HEADER + (_HEADER_PARTS if cut else "")
+    header += _HEADER_INIT if any(row.init != () for row in rows.values()) else ""
     values = ", ".join(f'"{name}": {value!r}' for name, value in knobs.items())
     places = "".join(f"    {site.code()},\n" for site in sites)
     listed = f"MUP_SITES = [\n{places}]\n" if places else "MUP_SITES = []\n"
     table = f"MUP_KNOBS = {{{values}}}\n{listed}{table_code(rows)}\n"
-    parts = [header + table, _LOOKUP, *([_INIT] if init else []), _GROUPS]
-    text = "\n\n".join(parts)
+    ratios, rescale = (_RATIOS_OF_PARTS, _RESCALE_PARTS) if cut else (_RATIOS, _RESCALE)
+    groups = _GROUPS.replace("{refusal}", _REFUSAL_OF_PARTS if cut else "")
+    functions = [_LOOKUP, ratios, *([_INIT + rescale] if init else []), groups]
+    text = "\n\n".join([header + table, *functions])
     for module, local in modules.items():
         if local != module:
             text = re.sub(rf"(?<![\w.]){module}\.(?=\w+[(.,)])", f"{local}.", text)

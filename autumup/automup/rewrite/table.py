@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 from automup.errors import RewriteError
-from automup.plan import Parameter, SizeLaw
-from automup.rules import Ratios, init_multiplier
+from automup.plan import Parameter, SizeLaw, ratios
+from automup.rules import init_multiplier
 
 WIDEST = 88  # characters of a row on one line
 Dims = tuple[tuple[int, int], ...]
@@ -25,12 +25,14 @@ class Row:
     """What a parameter's factors follow from.
 
     ``fan_in`` and ``fan_out`` pair infinite dimensions with their base sizes; ``init`` is the law
-    that the constructor follows, None where the init is to be left alone.
+    that the constructor follows, None where the init is to be left alone. ``parts`` are the pieces
+    of a fused weight's rows: their base sizes, and whether they grow.
     """
 
     fan_in: Dims
     fan_out: Dims
     init: tuple[SizeLaw, ...] | None
+    parts: tuple[tuple[int, bool], ...] = ()
 
     def code(self) -> dict[str, str]:
         """The row's entries as source; what is empty is left out."""
@@ -38,6 +40,8 @@ class Row:
         for key, dims in (("fan_in", self.fan_in), ("fan_out", self.fan_out)):
             if dims:
                 entries[key] = "{" + ", ".join(f"{d}: {size}" for d, size in dims) + "}"
+        if self.parts:
+            entries["parts"] = f"[{', '.join(map(str, self.parts))}]"
         if self.init is None:
             entries["init"] = "None"
         elif self.init:
@@ -78,7 +82,11 @@ def needs_init(parameters: Sequence[Parameter]) -> bool:
     doubled = {name: _doubled(p) for p in parameters for name in p.names}
     for p in parameters:
         laws = _row(p, shapes).init
-        if laws is not None and not math.isclose(_factor(p, laws, _doubled(p), doubled), 1.0):
+        if laws is None:
+            continue
+        if p.fixed and p.fan_in_dims:  # rows that grow and rows that stay differ in their init
+            return True
+        if not math.isclose(_factor(p, laws, _doubled(p), doubled), 1.0):
             return True
     return False
 
@@ -104,14 +112,15 @@ def _row(p: Parameter, shapes: Mapping[str, tuple[int, ...]]) -> Row:
     else:
         planned = _factor(p, p.init_law, p.shape, shapes)
         agrees = math.isclose(planned, p.init_mult, rel_tol=1e-6)
-    if not agrees and p.init_mult != 1.0:
+    if not agrees and any(m != 1.0 for m in (p.init_mult, *(part.init_mult for part in p.parts))):
         raise RewriteError(
             f"{p.name}: its init needs a factor of {p.init_mult:g} at the target, but how the "
             "constructor's std changes with width fits no formula in sizes.",
             where=p.source,
             fix="Initialise it with a std that is constant or a power of its sizes.",
         )
-    return Row(fan_in, fan_out, p.init_law if agrees else None)
+    parts = tuple((part.base_size, part.grows) for part in p.parts)
+    return Row(fan_in, fan_out, p.init_law if agrees else None, parts)
 
 
 def _factor(
@@ -120,18 +129,13 @@ def _factor(
     shape: tuple[int, ...],
     shapes: Mapping[str, tuple[int, ...]],
 ) -> float:
-    """What the generated mup_init_ multiplies a parameter of this shape by."""
-    ratios = Ratios(
-        *(
-            math.prod(shape[d] for d in dims) / math.prod(p.base_shape[d] for d in dims)
-            for dims in (p.fan_in_dims, p.fan_out_dims)
-        )
-    )
+    """What the generated mup_init_ multiplies a parameter (its rows that grow) of this shape by."""
+    grown = ratios(shape, p.base_shape, p.fan_in_dims, p.fan_out_dims, p.fixed)
     law = 1.0
     for item in laws or ():
         sizes = shapes[item.of] if item.of else shape
         law *= (sum(sizes[d] for d in item.dims) / item.base) ** item.exponent
-    return init_multiplier(ratios, p.role) / law
+    return init_multiplier(grown, p.role) / law
 
 
 def _pattern(name: str, literal: frozenset[int]) -> str:
@@ -159,7 +163,7 @@ def _general(name: str, row: Row) -> Row:
     laws = row.init and tuple(
         SizeLaw(law.dims, law.base, law.exponent, _starred(law.of, name)) for law in row.init
     )
-    return Row(row.fan_in, row.fan_out, laws)
+    return replace(row, init=laws)
 
 
 def _starred(of: str, name: str) -> str:
