@@ -278,16 +278,16 @@ for what, matrix in {
     T.vec(f"fixed-{what}", W + f"self.register_buffer('K', {matrix})", "h = (h @ self.w) @ self.K",
           {}, refused="over an infinite axis against a constant tensor")
 # W8: only 10 rows of a d x d matrix are trained, as a readout; the others are read by nobody
-T.vec("sliced-output", W, "return (h @ self.w)[:, :10]", {"w": "hidden 10 x0.5 | 54+ x1"})
+T.vec("sliced-output", W, "return (h @ self.w)[:, :10]", {"w": "hidden 10 x0.5 | 118+ x1"})
 # a fused projection: the rows that stay are a readout of their own, with its init
 T.vec("fused-parts-that-grow-differently", "self.l = nn.Linear(d, d + 32)\n",
       "a, b = self.l(h).split([h.shape[1], 32], -1)\nh = h + a * b.mean(-1, keepdim=True)",
-      {"l.weight": "hidden 64+ x1 | 32 x0.5", "l.bias": "input 64+ x2 | 32 x2"})
+      {"l.weight": "hidden 128+ x1 | 32 x0.5", "l.bias": "input 128+ x2 | 32 x2"})
 T.vec("fused-parts-cut-twice", "self.l = nn.Linear(d, 2 * d + 12, bias=False)\n",
       "d = h.shape[1]\na, b = self.l(h).split([d, d + 12], -1)\nb = F.silu(b)\n"
       "h = h + a * b[:, :d] * b[:, d:d + 4].mean(-1, keepdim=True)\n"
       "h = h * b[:, d + 4:].mean(-1, keepdim=True)",
-      {"l.weight": "hidden 64+ x1 | 64+ x1 | 4 x0.5 | 8 x0.5"})
+      {"l.weight": "hidden 128+ x1 | 128+ x1 | 4 x0.5 | 8 x0.5"})
 # cut and joined again before anything reads it: one axis
 T.vec("cut-and-joined-again", L,
       "a = self.l(h)\nh = h + torch.cat([-a[:, :8], a[:, 8:]], -1)", {"l.weight": HID})
@@ -297,9 +297,9 @@ T.vec("fused-multi-query", "self.l = nn.Linear(d, d + 16, bias=False)\nself.o = 
       "b, d = h.shape\nq, k, v = self.l(h).view(1, b, d // 8 + 2, 8).split([d // 8, 1, 1], 2)\n"
       "w = F.softmax(q.transpose(1, 2) @ k.permute(0, 2, 3, 1) / 8**0.5, -1)\n"
       "h = h + self.o((w @ v.transpose(1, 2)).transpose(1, 2).reshape(b, d))",
-      {"l.weight": "hidden 64+ x1 | 8 x0.5 | 8 x0.5", "o.weight": HID})
+      {"l.weight": "hidden 128+ x1 | 8 x0.5 | 8 x0.5", "o.weight": HID})
 T.vec("parts-that-overlap", "self.l = nn.Linear(d, d + 12, bias=False)\n",
-      "d = h.shape[1]\na = self.l(h)\nh = h * a[:, :d] + a[:, 6:18].mean(-1, keepdim=True)", {},
+      "d = h.shape[1]\na = self.l(h)\nh = h * a[:, :d] + a[:, d - 6:d + 6].mean(-1, keepdim=True)", {},
       refused="cut into parts that overlap and grow differently")
 T.vec("sums-over-both-its-axes", W, "h = F.relu(h @ self.w) @ self.w.T", {},
       refused="two uses of it sum over different infinite dimensions")
