@@ -157,8 +157,26 @@ class MetaMode(TorchDispatchMode):
         return out
 
     def _unknown_nonzero(self, mask: torch.Tensor) -> torch.Tensor:
-        rows = self.guess("the number of nonzero entries", max(1, mask.numel() // 2))
-        return torch.empty(rows, mask.dim(), dtype=torch.long, device=_META)
+        """As if every entry counted: then every expert of a mixture runs, each on all tokens."""
+        self.guess("the number of nonzero entries", mask.numel())
+        if mask.numel() > SHADOW_LIMIT:
+            return torch.empty(mask.numel(), mask.dim(), dtype=torch.long, device=_META)
+        return self.to_meta(torch.ones(mask.shape, dtype=torch.bool).nonzero())
+
+
+@contextlib.contextmanager
+def _autocast_on_meta() -> Iterator[None]:
+    """``torch.autocast`` knows no meta device: it shall mean the CPU's, which leaves meta alone."""
+    original = torch.autocast.__init__
+
+    def init(self: Any, device_type: str, *args: Any, **kwargs: Any) -> None:
+        original(self, "cpu" if device_type == "meta" else device_type, *args, **kwargs)
+
+    torch.autocast.__init__ = init  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        torch.autocast.__init__ = original  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager
@@ -167,5 +185,5 @@ def without_weights(
 ) -> Iterator[MetaMode]:
     """Run the block with every tensor on meta, shadows for small known ones, no gradient."""
     mode = MetaMode()
-    with mode, ReadGuard(mode, on_meta_init), torch.no_grad():
+    with mode, ReadGuard(mode, on_meta_init), _autocast_on_meta(), torch.no_grad():
         yield mode

@@ -80,6 +80,8 @@ class ReadGuard(TorchFunctionMode):
         first = args[0] if args else None
         if read is not None and isinstance(first, torch.Tensor) and first.is_meta:
             return read(self._mode, *args, **kwargs)
+        if len(args) == 2 and getattr(func, "__name__", "") == "__getitem__":
+            args = (first, _within(self._mode, args[0], args[1]))
         return func(*args, **kwargs)
 
 
@@ -112,6 +114,25 @@ def _new_tensor(
     return torch.tensor(data, dtype=dtype or tensor.dtype)
 
 
+def _within(mode: MetaMode, tensor: torch.Tensor, index: Any) -> Any:
+    """An index that comes of a guess and lies beyond the end is no failure of the model."""
+    if not isinstance(index, torch.Tensor) or index.dim() or index.dtype in (torch.bool,):
+        return index
+    real, size = mode.shadow(index), tensor.shape[0] if tensor.dim() else 0
+    if real is None or not size or not mode.guesses or -size <= int(real) < size:
+        return index
+    return mode.guess("an index", int(real) % size)
+
+
+def _format(mode: MetaMode, tensor: torch.Tensor, spec: str) -> str:
+    """``f"expert_{index}"``: the text of a number; of a guessed float it is but a message."""
+    if tensor.dim():
+        return f"tensor(..., size={tuple(tensor.shape)})"
+    if mode.shadow(tensor) is None and tensor.dtype.is_floating_point:
+        return format(mode.guess("the text of a tensor", 1.0), spec)
+    return format(_read_item(mode, tensor), spec)
+
+
 def _convert(kind: type) -> Callable[[MetaMode, torch.Tensor], Any]:
     return lambda mode, tensor: kind(_read_item(mode, tensor))
 
@@ -126,4 +147,5 @@ _PYTHON_READS: dict[str, Callable[..., Any]] = {
     "__int__": _convert(int),
     "__index__": _convert(int),
     "__float__": _convert(float),
+    "__format__": _format,
 }
