@@ -1,0 +1,173 @@
+"""What training moves, and how that depends on width: the slopes of the coverage table.
+
+One protocol for every model, SP and muP alike; see :data:`PROTOCOL`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoo.recording import call, tensors
+from zoo.table import Slope
+
+LR, STEPS, SEEDS, CLASSES = 2e-3, 4, 3, 8
+
+Make = Callable[[int], nn.Module]
+Optimize = Callable[[nn.Module], torch.optim.Optimizer]
+Read = Callable[[Any], Tensor]
+
+
+def first_floating(returned: Any) -> Tensor:
+    """The first floating tensor of what forward returns."""
+    return next(x for x in tensors(returned) if x.is_floating_point())
+
+
+@dataclass(frozen=True)
+class Task:
+    """Inputs and a loss with structure, the same at every width.
+
+    ``targets``: classes, or values for the squared distance.
+    """
+
+    inputs: Any
+    read: Read
+    growing: tuple[bool, ...]
+
+    def output(self, model: nn.Module) -> Tensor:
+        return self.read(call(model, self.inputs)).float()
+
+    def loss(self, output: Tensor) -> Tensor:
+        """Cross-entropy where the last axis is a finite number of classes, else a distance."""
+        if output.dim() in (2, 3) and output.shape[-1] > 1 and not self.growing[-1]:
+            classes = output.shape[-1]
+            return F.cross_entropy(output.flatten(0, -2), self._classes(output).flatten() % classes)
+        return (output - _waves(output.shape)).square().mean()
+
+    def _classes(self, output: Tensor) -> Tensor:
+        """A few classes: of the token that is read there, else of the example and position."""
+        lead = output.shape[:-1]
+        for x in tensors(self.inputs):
+            if x.dtype == torch.long and x.shape == lead:
+                return x % CLASSES
+        return sum((i for i in _indices(lead)), torch.zeros(lead, dtype=torch.long)) % CLASSES
+
+
+def _indices(shape: Sequence[int]) -> list[Tensor]:
+    return list(torch.meshgrid(*(torch.arange(n) for n in shape), indexing="ij"))
+
+
+def _waves(shape: Sequence[int]) -> Tensor:
+    """Values of size 1 that vary along every axis, and do not change when an axis grows."""
+    phase = sum(((1 + d) * i for d, i in enumerate(_indices(shape))), torch.zeros(shape))
+    return torch.cos(phase)
+
+
+def task(make: Make, inputs: Any, read: Read | None) -> Task:
+    """The task for a model; which axes of its output grow is seen at two widths."""
+    reader = read or first_floating
+    with torch.no_grad():
+        shapes = [reader(call(settle(make(k)), inputs)).shape for k in (1, 2)]
+    return Task(inputs, reader, tuple(a != b for a, b in zip(*shapes, strict=True)))
+
+
+@dataclass(frozen=True)
+class Moved:
+    """How far training moved the output, and the output of every module, by module path."""
+
+    output: float
+    modules: Mapping[str, float]
+
+
+def train(model: nn.Module, optimize: Optimize, job: Task, steps: int = STEPS) -> Moved:
+    """Train a few steps and compare with the start. See :func:`settle` for the mode."""
+    settle(model)
+    optimizer = optimize(model)
+    with torch.no_grad(), watched(model) as before:
+        start = job.output(model)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        job.loss(job.output(model)).backward()
+        optimizer.step()
+    with torch.no_grad(), watched(model) as after:
+        end = job.output(model)
+    moved = {
+        name: _distance(before[name], after[name])
+        for name in before
+        if name in after and before[name].shape == after[name].shape
+    }
+    return Moved(_distance(start, end), moved)
+
+
+def settle(model: nn.Module) -> nn.Module:
+    """Eval mode, since dropout is noise; but what normalises in training normalises here, too.
+
+    A batch norm in eval mode is no norm at all before it has seen data: it divides by 1, and a
+    network that is built around it shrinks or explodes with depth.
+    """
+    model.eval()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase):
+            module.train()
+    return model
+
+
+def _distance(a: Tensor, b: Tensor) -> float:
+    return float((a - b).abs().mean())
+
+
+@contextlib.contextmanager
+def watched(model: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """The first floating tensor that every module returns, by module path, from its first call."""
+    seen: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, result: Any) -> None:
+            found = next((x for x in tensors(result) if x.is_floating_point()), None)
+            if name not in seen and found is not None and found.numel():
+                seen[name] = found.detach().float().clone()
+
+        return hook
+
+    hooks = [m.register_forward_hook(keep(n)) for n, m in model.named_modules() if n]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def output_slope(times: Sequence[int], runs: Sequence[Sequence[Moved]]) -> Slope:
+    """The slope of the output's movement; ``runs`` by seed and width."""
+    return _slope(times, [[m.output for m in run] for run in runs])
+
+
+def module_slopes(times: Sequence[int], runs: Sequence[Sequence[Moved]]) -> dict[str, Slope]:
+    """The slopes of all modules that ran and moved in every run."""
+    every = [moved.modules for run in runs for moved in run]
+    names = [n for n in every[0] if all(0 < modules.get(n, 0) < math.inf for modules in every)]
+    return {n: _slope(times, [[m.modules[n] for m in run] for run in runs]) for n in names}
+
+
+def _slope(times: Sequence[int], runs: Sequence[Sequence[float]]) -> Slope:
+    values = [fitted(times, run) for run in runs]
+    mean = sum(values) / len(values)
+    spread = sum((v - mean) ** 2 for v in values) / max(1, len(values) - 1)
+    return Slope(mean, math.sqrt(spread / len(values)))
+
+
+def fitted(times: Sequence[int], moved: Sequence[float]) -> float:
+    """Least squares of log2 movement against log2 width; nan where nothing moved."""
+    if not all(0 < m < math.inf for m in moved):
+        return math.nan
+    x, y = [math.log2(t) for t in times], [math.log2(m) for m in moved]
+    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
+    top = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
+    return top / sum((a - mean_x) ** 2 for a in x)
