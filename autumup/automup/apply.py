@@ -1,24 +1,24 @@
 """Putting a plan into a live model: init factors and multipliers, on these instances alone.
 
 A multiplier goes where it costs nothing: into the attribute that holds the author's constant; else
-into the method that computes with it, recompiled for this instance's class only; else into a hook
-on the module whose argument it scales, or into torch's own attention by the query that it scales.
-What fits none of these is refused by name.
+into the function that computes with it, recompiled for this instance only; else around the forward
+of a module whose argument or output it scales, or into torch's own attention by the query that it
+scales. What fits none of these is refused by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
 from automup.errors import PlanError
 from automup.multihead import scale_logits
-from automup.plan import Plan
-from automup.recompile import Place, with_edits
+from automup.plan import Parameter, Plan
+from automup.reach import Path
+from automup.recompile import Patch, Scaling, apply_patch, digest_of_file
 from automup.rewrite import Edit
 
 
@@ -33,19 +33,24 @@ class AttributeChange:
 
 @dataclass(frozen=True)
 class MethodChange:
-    """Recompile a method of a module's class with these edits, for that module alone.
-
-    The edits may stand in a free function that the method calls: ``place.callees`` leads there.
-    """
+    """Recompile the function that a path leads to, with these edits, for one module alone."""
 
     module: str
-    place: Place
+    path: Path
     edits: tuple[Edit, ...]
 
 
 @dataclass(frozen=True)
 class InputChange:
-    """Multiply a module's first argument by a hook."""
+    """Multiply the first argument that a module gets."""
+
+    module: str
+    factor: float
+
+
+@dataclass(frozen=True)
+class OutputChange:
+    """Multiply the tensor that a module returns."""
 
     module: str
     factor: float
@@ -59,7 +64,7 @@ class MultiheadChange:
     factor: float
 
 
-Change = AttributeChange | MethodChange | InputChange | MultiheadChange
+Change = AttributeChange | MethodChange | InputChange | OutputChange | MultiheadChange
 
 
 def rescale_init(model: nn.Module, plan: Plan) -> None:
@@ -76,8 +81,18 @@ def rescale_init(model: nn.Module, plan: Plan) -> None:
                     f"{name} has shape {tuple(parameter.shape)}, in the plan {fact.shape}.",
                     fix="Make the plan for this model's width.",
                 )
-            if fact.init_mult != 1.0:
-                parameter.mul_(fact.init_mult)
+            for rows, factor in _rows(parameter, fact):
+                if factor != 1.0:
+                    rows.mul_(factor)
+
+
+def _rows(parameter: torch.Tensor, fact: Parameter) -> Iterator[tuple[torch.Tensor, float]]:
+    """The parts of a fused weight with their init factors; another weight as it is."""
+    if not fact.parts:
+        yield parameter, fact.init_mult
+        return
+    pieces = parameter.split([part.size for part in fact.parts], dim=fact.fan_out_dims[0])
+    yield from zip(pieces, (part.init_mult for part in fact.parts), strict=True)
 
 
 def multiply(model: nn.Module, changes: Sequence[Change]) -> None:
@@ -91,16 +106,8 @@ def multiply(model: nn.Module, changes: Sequence[Change]) -> None:
                 assert isinstance(module, nn.MultiheadAttention)
                 scale_logits(module, factor)
             case InputChange(factor=factor):
-                module.register_forward_pre_hook(ScaleFirstArgument(factor))
-            case MethodChange(place=place, edits=edits):
-                module.__class__ = with_edits(type(module), place, edits)
-
-
-@dataclass(frozen=True)
-class ScaleFirstArgument:
-    """A forward pre-hook that multiplies a module's first positional argument."""
-
-    factor: float
-
-    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (args[0] * self.factor, *args[1:])
+                apply_patch(module, Scaling("input", factor))
+            case OutputChange(factor=factor):
+                apply_patch(module, Scaling("output", factor))
+            case MethodChange(path=path, edits=edits):
+                apply_patch(module, Patch(path, edits, digest_of_file(edits[0].span.file)))

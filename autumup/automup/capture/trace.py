@@ -14,6 +14,7 @@ import torch
 from torch import fx, nn
 from torch.utils._pytree import tree_map
 
+from automup.capture.flex import opened_flex_attention
 from automup.capture.init_laws import UNKNOWN, InitRecorder, Law
 from automup.capture.meta import without_weights
 from automup.capture.reads import Guess
@@ -111,7 +112,8 @@ class Workshop:
         fast_path = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)  # it would hide the operations inside
         try:
-            with torch.compiler.set_stance("force_eager"), ground as mode:
+            stance = torch.compiler.set_stance("force_eager")
+            with stance, opened_flex_attention(), ground as mode:
                 if self._mode is not None:
                     mode.adopt(self._mode)
                 self._mode = mode
