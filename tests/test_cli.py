@@ -318,14 +318,14 @@ NO_MODEL = [
         ),
     ),
     *(
-        Wrong(f"unresolved: {op}", ONE, 1, (op, "net.py:14"), "Write it with", model(f"h = {code}"))
-        for op, code in {
-            "cumsum": "h.cumsum(-1)",
-            "cumprod": "h.cumprod(-1)",
-            "fft": "torch.fft.fft(h).real",
-            "prod": "h * h.prod(-1, keepdim=True)",
-            "solve": "torch.linalg.solve(h.mT @ h, h.mT).mT",
-        }.items()
+        Wrong(f"unresolved: {op}", ONE, 1, (op, "net.py:14"), fix, model(f"h = {code}"))
+        for op, code, fix in (
+            ("cumsum", "h.cumsum(-1)", "Write it with"),
+            ("cumprod", "h.cumprod(-1)", "Write it with"),
+            ("fft", "torch.fft.fft(h).real", "Write it with"),
+            ("prod", "h * h.prod(-1, keepdim=True)", 'register_op("aten::prod", automup.op.'),
+            ("solve", "torch.linalg.solve(h.mT @ h, h.mT).mT", 'register_op("aten::_linalg_solve'),
+        )
     ),
     Wrong(
         "exit when built",

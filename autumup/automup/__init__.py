@@ -8,13 +8,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["AutomupError", "Plan", "Role", "parametrize"]
+__all__ = ["AutomupError", "Fans", "Plan", "Role", "op", "parametrize", "register_op"]
 
+from automup import op
 from automup.errors import AutomupError
+from automup.overrides import Fans
 from automup.plan import Plan
 from automup.rules import Role
 
 if TYPE_CHECKING:
+    from automup.analysis.ops.custom import register_op
     from automup.api import parametrize
 
 
@@ -24,4 +27,8 @@ def __getattr__(name: str) -> Any:
         from automup.api import parametrize
 
         return parametrize
+    if name == "register_op":
+        from automup.analysis.ops.custom import register_op
+
+        return register_op
     raise AttributeError(f"module 'automup' has no attribute {name!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
@@ -13,11 +14,14 @@ from torch import nn
 from automup import optim
 from automup.apply import multiply, rescale_init
 from automup.capture.given_inputs import as_maker
-from automup.errors import KnobError, PlanError, UnresolvedError
-from automup.plan import Plan
+from automup.errors import KnobError, PlanError
+from automup.overrides import Fans, Overrides
+from automup.plan import Plan, Unresolved
 from automup.planning import make_plan
 from automup.realise import Realisation, realise
+from automup.refusals import described, refusal
 from automup.report import Explanation, describe
+from automup.rules import Role
 from automup.study import Study, open_study
 
 DEFAULT_BASE = 256
@@ -29,6 +33,7 @@ def parametrize(
     base: Mapping[str, Any] | int | None = None,
     inputs: Any = None,
     strict: bool = True,
+    overrides: Mapping[str, Role | Fans] | None = None,
 ) -> Mup:
     """Put a model into the maximal update parametrization, at any width.
 
@@ -41,18 +46,26 @@ def parametrize(
             Left out, the knob is its first parameter, at its default (256 without a default).
         inputs: a tuple of example tensors, a dict of keyword tensors, or a callable of the model
             that returns either. Left out, they are found from forward's signature.
-        strict: refuse (the default) or merely list what could not be resolved.
+        strict: refuse (the default) what could not be resolved, or leave it alone: a warning says
+            what, and so do ``unresolved`` and the plan.
+        overrides: what some parameters are, in place of what the analysis says: by pattern of
+            their names (``*`` stands for any characters but a dot, ``**`` for any at all) a
+            :class:`Role`, or :class:`Fans` where a role does not tell which dimension is which.
 
     Raises:
         KnobError: if the model cannot be built at the widths that are needed.
         InputError: if no example input makes it run.
         CaptureError: if it does different things at different widths.
+        UsageError: if an override matches no parameter, or does not fit one's shape.
         UnresolvedError: if something mixes an infinite axis in an unknown way (unless not strict).
         RewriteError: if a multiplier has no place in the live model.
     """
     knobs = _knobs(model_fn, base)
     study = open_study(
-        lambda values: model_fn(**values), knobs, as_maker(inputs) if inputs is not None else None
+        lambda values: model_fn(**values),
+        knobs,
+        as_maker(inputs) if inputs is not None else None,
+        overrides=Overrides.of(overrides),
     )
     return Mup(study, model_fn, strict=strict)
 
@@ -84,13 +97,17 @@ class Mup:
         self._realisation: Realisation = self._checked()
 
     def _checked(self) -> Realisation:
-        unresolved = self._study.exponents.unresolved
-        if unresolved and self._strict:
-            raise UnresolvedError(
-                "; ".join(f"{u.reason} ({u.op} at {u.source or 'no source'})" for u in unresolved),
-                fix="Mend the model there, or pass strict=False to leave these alone.",
-            )
+        if self.unresolved and self._strict:
+            names = [w.name for w in self._study.shop(self.base).built.weights]
+            raise refusal(self.unresolved, names)
+        if self.unresolved:
+            warnings.warn(f"Left alone: {described(self.unresolved)}.", stacklevel=4)
         return realise(self._study)
+
+    @property
+    def unresolved(self) -> tuple[Unresolved, ...]:
+        """What the analysis could not resolve and ``strict=False`` left alone."""
+        return self._study.exponents.unresolved
 
     @property
     def base(self) -> dict[str, Any]:

@@ -46,6 +46,14 @@ Input = Annotated[
     typer.Option("--input", metavar="SPEC", help="An example input: 'idx:int64[2,16]<96'."),
 ]
 Optimizer = Annotated[str, typer.Option("--optimizer", help="adamw, adam or sgd.")]
+Override = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--override",
+        metavar="PATTERN=ROLE",
+        help="What a parameter is: 'blocks.*.w=hidden', or input, output, scalar.",
+    ),
+]
 Strict = Annotated[
     bool, typer.Option("--strict/--no-strict", help="Refuse what could not be resolved.")
 ]
@@ -75,6 +83,7 @@ def convert(
     base: Base = None,
     width: Width = "",
     input: Input = None,
+    override: Override = None,
     diff: Annotated[bool, typer.Option("--diff", help="Print the changes, write nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     strict: Strict = True,
@@ -90,7 +99,7 @@ def convert(
     from automup.convert import convert as convert_file
 
     with _running_model():
-        study = _study(source, base, width, input)
+        study = _study(source, base, width, input, override)
         conversion = convert_file(source, study, strict=strict)
     for note in conversion.notes:
         typer.echo(f"note: {note}", err=True)
@@ -142,6 +151,7 @@ def explain(
     width: Width = "",
     target: Target = None,
     input: Input = None,
+    override: Override = None,
     optimizer: Optimizer = "adamw",
     format: Annotated[str, typer.Option("--format", help="table, json, markdown, html.")] = "table",
     save: Annotated[
@@ -174,14 +184,18 @@ def explain(
         from automup.study import original_of
 
         with _running_model():
-            plan = _plan(_study(original_of(_load(model)), base, width, input), target)
+            source = original_of(_load(model))
+            plan = _plan(_study(source, base, width, input, override), target)
     if save is not None:
         plan.save(save)
     text = renderers[format](plan, optimizer)
     if text is not None:
         typer.echo(text)
     if plan.unresolved and strict:
-        raise typer.Exit(1)
+        from automup.refusals import refusal
+
+        names = [p.name for p in plan.parameters]
+        raise refusal(plan.unresolved, names, command_line=True)
 
 
 def _plan(study: Study, target: list[str] | None) -> Plan:
@@ -205,15 +219,21 @@ def _load(spec: str) -> ModelSource:
 
 
 def _study(
-    source: ModelSource, base: list[str] | None, width: str, inputs: list[str] | None
+    source: ModelSource,
+    base: list[str] | None,
+    width: str,
+    inputs: list[str] | None,
+    override: list[str] | None,
 ) -> Study:
     """The study that the common options ask for; knobs are discovered where none are named."""
     from automup.capture.given_inputs import parse_inputs
     from automup.capture.knobs import discover
     from automup.capture.values import parse_assignments
+    from automup.overrides import Overrides
     from automup.study import converted_knobs, study_source
 
     maker = parse_inputs(inputs) if inputs else None
+    overrides = Overrides.parse(override or [])
     recorded, given = converted_knobs(source), parse_assignments(base or [])
     names = [n.strip() for n in width.split(",") if n.strip()]
     if recorded:
@@ -229,7 +249,7 @@ def _study(
                 f"A width cannot be {name}={values[name]}.", fix=f"Pass --base {name}=256, or so."
             )
     fixed = {name: value for name, value in values.items() if name not in names}
-    return study_source(source, {name: values[name] for name in names}, fixed, maker)
+    return study_source(source, {name: values[name] for name in names}, fixed, maker, overrides)
 
 
 def _check_recorded(

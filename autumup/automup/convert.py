@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import linecache
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import FunctionType
 from typing import Any
 
 import torch
 from torch import nn
+from torch._library.custom_ops import CustomOpDef
 from torch.utils._pytree import tree_leaves
 
 from automup.analysis.comparison import Comparison, Spot
@@ -20,6 +23,7 @@ from automup.capture.trace import LATE_INITS, Workshop
 from automup.errors import AutomupError, RewriteError, UnresolvedError
 from automup.plan import Plan
 from automup.planning import make_plan
+from automup.refusals import grouped, refusal
 from automup.rewrite import Edit, Multiplier, convert_source, find_unrun, function_at
 from automup.study import Study, study_source
 
@@ -56,10 +60,12 @@ def convert(source: ModelSource, study: Study, *, strict: bool = True) -> Conver
     edits = [*kinds]
     lines = frozenset(n for file, n in study.exploration.lines if file == source.file)
     unrun = find_unrun(source.text, lines, edits)
-    if unrun.suspicious and strict:
+    kernels = _kernel_lines(source)
+    suspicious = [p for p in unrun.suspicious if p.line not in kernels]
+    if suspicious and strict:
         raise UnresolvedError(
             "No trace ran this code, and it may need a multiplier: "
-            + "; ".join(f"line {p.line}: {p.text} ({p.why})" for p in unrun.suspicious),
+            + "; ".join(f"line {p.line}: {p.text} ({p.why})" for p in suspicious),
             where=source.file,
             fix="Pass an --input that reaches it, or --no-strict to leave it as it is.",
         )
@@ -74,10 +80,25 @@ def convert(source: ModelSource, study: Study, *, strict: bool = True) -> Conver
         sites=_multipliers(source, kinds, unrun.twins),
     )
     _check(source, study, text)
-    places = (*unrun.suspicious, *unrun.notes)
+    places = (*suspicious, *unrun.notes)
     notes = tuple(f"not run by any trace: line {p.line}: {p.text} ({p.why})" for p in places)
-    left = tuple(f"not resolved: {u.reason} ({u.op} at {u.source})" for u in plan.unresolved)
+    left = tuple(f"not resolved: {group}" for group in grouped(plan.unresolved))
     return Conversion(text, (*plan.notes, *left, *notes))
+
+
+def _kernel_lines(source: ModelSource) -> frozenset[int]:
+    """The lines of functions that torch runs behind an operation of the file's own.
+
+    No trace sees inside an operation: what it does is for its rule or an override to say.
+    """
+    found: set[int] = set()
+    for op in vars(source.module).values():
+        if isinstance(op, CustomOpDef):
+            for kernel in (*vars(op).values(), *vars(op).get("_backend_fns", {}).values()):
+                if isinstance(kernel, FunctionType) and kernel.__module__ == source.module.__name__:
+                    lines, first = inspect.getsourcelines(kernel)
+                    found.update(range(first, first + len(lines)))
+    return frozenset(found)
 
 
 def _multipliers(
@@ -98,13 +119,9 @@ def _multipliers(
 
 def refuse_unresolved(study: Study) -> None:
     """Raise what the analysis could not resolve."""
-    open_ends = study.exponents.unresolved
-    if open_ends:
-        raise UnresolvedError(
-            "; ".join(f"{u.reason} ({u.op})" for u in open_ends),
-            where=", ".join(dict.fromkeys(u.source for u in open_ends if u.source)),
-            fix="Write it with operations that automup knows, or hold that size fixed.",
-        )
+    if study.exponents.unresolved:
+        names = [w.name for w in study.shop(study.base).built.weights]
+        raise refusal(study.exponents.unresolved, names, command_line=True)
 
 
 def _edits(source: ModelSource, study: Study, spot: Spot) -> Iterator[Edit]:
@@ -219,7 +236,7 @@ def _faults(source: ModelSource, study: Study, text: str) -> list[str]:
     """What the analysis of the converted file still finds, and where it differs at the base."""
     module = load_text(text, source.file)
     made = ModelSource(getattr(module, source.name), module, source.file, source.name, text)
-    converted = study_source(made, study.base, study.fixed, study.inputs)
+    converted = study_source(made, study.base, study.fixed, study.inputs, study.overrides)
     left = converted.exponents
     plan = make_plan(converted, converted.wide)
     wrong = [str(s.span) for s in left.spots] + _new_problems(study, left)

@@ -160,11 +160,18 @@ class Site:
 
 @dataclass(frozen=True)
 class Unresolved:
-    """Something that mixes an infinite axis in a way that the analysis will not guess."""
+    """Something that mixes an infinite axis in a way that the analysis will not guess.
+
+    ``parameters`` are the weights that it concerns. ``override`` is what the user could say of
+    them, ``rule`` what of the operation, as code of :mod:`automup`; nothing where that is no help.
+    """
 
     source: str
     op: str
     reason: str
+    parameters: tuple[str, ...] = ()
+    override: str = ""
+    rule: str = ""
 
 
 @dataclass(frozen=True)
@@ -232,7 +239,7 @@ class Plan:
             raise ValueError("no automup_plan version that this automup reads")
         data["parameters"] = tuple(map(_parameter, data["parameters"]))
         data["sites"] = tuple(map(_site, data["sites"]))
-        data["unresolved"] = tuple(Unresolved(**u) for u in data["unresolved"])
+        data["unresolved"] = tuple(map(_open_end, data["unresolved"]))
         data["notes"] = tuple(data["notes"])
         return Plan(**data)
 
@@ -247,6 +254,10 @@ def _parameter(data: dict[str, Any]) -> Parameter:
         else tuple(SizeLaw(**{**item, "dims": tuple(item["dims"])}) for item in laws)
     )
     return Parameter(**data, init_law=law, parts=parts)
+
+
+def _open_end(data: dict[str, Any]) -> Unresolved:
+    return Unresolved(**{**data, "parameters": tuple(data.get("parameters", ()))})
 
 
 def _site(data: dict[str, Any]) -> Site:

@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 
-from automup.analysis.comparison import Comparison, Spot, place_of_use
+from automup.analysis.comparison import Comparison, Spot
 from automup.analysis.dataflow import Size
 from automup.analysis.naming import axis_name
+from automup.analysis.open_ends import place_of_use
 from automup.analysis.weights import WeightSummary
 from automup.capture.laws import infer_law
 from automup.capture.trace import WeightFact
@@ -60,27 +61,29 @@ def _parameter(
     axes: Callable[[Size], str],
 ) -> Parameter:
     summary, seen = study.exponents.weights[base.name], study.at(at).weights[base.name]
-    dims = (summary.fan_in_dims, summary.fan_out_dims)
+    dims = ((), ()) if summary.problem else (summary.fan_in_dims, summary.fan_out_dims)
     grown = ratios(target.shape, base.shape, *dims)
     wanted = init_multiplier(grown, role_of(*map(bool, dims)))
-    drawn = _law_ratio(study, base, target, at) if base.law.rms else wanted
-    parts = _parts(summary, seen, grown.fan_in, drawn)
+    drawn = wanted
+    if base.law.rms and not summary.problem:
+        drawn = _law_ratio(study, base, target, at)
+    parts = () if summary.problem else _parts(summary, seen, grown.fan_in, drawn)
     mult = next((part.init_mult for part in parts if part.grows), _exact(wanted / drawn))
     return Parameter(
         name=base.name,
         names=base.names,
         shape=target.shape,
         base_shape=base.shape,
-        fan_in=seen.fan_in[1] if seen.primary else summary.fan_in[0],
-        fan_out=seen.fan_out[1] if seen.primary else summary.fan_out[0],
+        fan_in=seen.fan_in[1] if seen.primary or seen.given else summary.fan_in[0],
+        fan_out=seen.fan_out[1] if seen.primary or seen.given else summary.fan_out[0],
         base_fan_in=summary.fan_in[0],
         base_fan_out=summary.fan_out[0],
-        fan_in_dims=summary.fan_in_dims,
-        fan_out_dims=summary.fan_out_dims,
+        fan_in_dims=dims[0],
+        fan_out_dims=dims[1],
         init_kind=base.law.kind,
         init_std=target.law.std * mult if target.law.known else None,
         init_mult=mult,
-        init_law=infer_law(base.name, study.laws, study.fan_in_dims),
+        init_law=None if summary.problem else infer_law(base.name, study.laws, study.fan_in_dims),
         reason=_reason(summary, axes),
         source=place_of_use(summary),
         parts=parts,
@@ -168,6 +171,10 @@ def _notes(study: Study) -> Iterator[str]:
 
 def _reason(summary: WeightSummary, axes: Callable[[Size], str]) -> str:
     use = summary.primary
+    if summary.problem:
+        return f"left as it is: {summary.problem}"
+    if summary.given:
+        return "overridden by the user"
     if use is None:
         return "not used by the traced forward"
     if use.how == "lookup":

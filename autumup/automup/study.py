@@ -13,11 +13,11 @@ from torch import fx, nn
 from automup.analysis.comparison import (
     Comparison,
     combine,
-    place_of_use,
     same_cuts,
     union,
 )
 from automup.analysis.dataflow import Dataflow, Size, align
+from automup.analysis.open_ends import place_of_use
 from automup.analysis.sites import analyse
 from automup.capture.init_laws import Law
 from automup.capture.inputs import InputMaker, optional_candidates, synthesise
@@ -28,10 +28,12 @@ from automup.capture.trace import Forced, Trace, Variant, WeightFact, Workshop
 from automup.capture.variants import Exploration, explore
 from automup.capture.widths import scaled
 from automup.errors import AutomupError, CaptureError, InputError, KnobError, UnresolvedError
+from automup.overrides import Fans, Overrides, settled
 from automup.plan import Unresolved
 from automup.rewrite import Factor
 
 Knobs = Mapping[str, Any]
+NONE_GIVEN = Overrides()
 _COINCIDENCE = "Choose a base whose sizes do not coincide with a fixed size of the model."
 
 
@@ -41,6 +43,7 @@ def open_study(
     inputs: InputMaker | None = None,
     name: str = "",
     fixed: Knobs | None = None,
+    overrides: Overrides = NONE_GIVEN,
 ) -> Study:
     """A study that has verified its model; see :class:`Study` for the arguments.
 
@@ -51,11 +54,11 @@ def open_study(
         UnresolvedError: if three widths do not tell one story.
     """
     try:
-        study = Study(build, base, inputs, name, fixed)
+        study = Study(build, base, inputs, name, fixed, overrides)
         study.exponents  # noqa: B018
     except (KnobError, InputError, CaptureError) as error:
         with contextlib.suppress(AutomupError):
-            study = Study(build, base, inputs, name, fixed, real=True)
+            study = Study(build, base, inputs, name, fixed, overrides, real=True)
             study.exponents  # noqa: B018
             return study
         raise error
@@ -71,6 +74,7 @@ class Study:
         inputs: makes example inputs for a model; synthesised when left out.
         name: what to call the model in reports.
         fixed: other arguments of ``build``, the same at all widths.
+        overrides: what the user says of some parameters.
         real: run the model on real tensors instead of the meta device.
     """
 
@@ -81,10 +85,11 @@ class Study:
         inputs: InputMaker | None = None,
         name: str = "",
         fixed: Knobs | None = None,
+        overrides: Overrides = NONE_GIVEN,
         *,
         real: bool = False,
     ) -> None:
-        self._real = real
+        self._real, self.overrides = real, overrides
         self._build, self.base, self.fixed = build, dict(base), dict(fixed or {})
         self._shops: dict[tuple[str, Forced], Workshop] = {}
         self._traces: dict[tuple[Any, ...], Trace] = {}
@@ -203,11 +208,36 @@ class Study:
 
     def compare(self, knobs: Knobs) -> Comparison:
         """Analyse the base against a model at other knobs, over all variants."""
+        return self._compare(knobs, self.fans)
+
+    def _compare(self, knobs: Knobs, fans: Mapping[str, Fans]) -> Comparison:
         shapes = self._shapes(knobs)
-        analyses = tuple(
-            analyse(self.dataflow(knobs, i), shapes) for i in range(len(self.exploration.variants))
-        )
-        return combine(analyses)
+        numbers = range(len(self.exploration.variants))
+        return combine(tuple(analyse(self.dataflow(knobs, i), shapes, fans) for i in numbers))
+
+    @cached_property
+    def fans(self) -> dict[str, Fans]:
+        """The fans that the user gave, by parameter.
+
+        Raises:
+            UsageError: an override matches no parameter, or does not fit one's shape.
+        """
+        given = self.overrides.matched([w.names for w in self.shop(self.base).built.weights])
+        shapes = [self._shapes(self.wide)] if given else []
+        for knobs in self._one_by_one() if given else ():
+            with contextlib.suppress(AutomupError):
+                shapes.append(self._shapes(knobs))
+        return settled(given, shapes, self._sums)
+
+    def _sums(self) -> dict[str, frozenset[tuple[int, ...]]]:
+        """The dimensions that each parameter's uses sum over, whatever the user says."""
+        seen = self._compare(self.wide, {}).weights
+        return {name: summary.sums for name, summary in seen.items()}
+
+    def _one_by_one(self) -> Iterator[Knobs]:
+        """The knobs with each of them doubled alone, if there are several."""
+        for name, value in self.base.items() if len(self.base) > 1 else ():
+            yield {**self.base, name: scaled(value, 2)}
 
     def with_changes(
         self,
@@ -229,7 +259,7 @@ class Study:
 
         shapes = self._shapes(knobs)
         flows = (align(trace(False, v), trace(True, v)) for v in self.exploration.variants)
-        return combine(tuple(analyse(flow, shapes) for flow in flows))
+        return combine(tuple(analyse(flow, shapes, self.fans) for flow in flows))
 
     def _shapes(self, knobs: Knobs) -> dict[str, tuple[Size, ...]]:
         base, wide = self.shop(self.base).built.weights, self.shop(knobs).built.weights
@@ -255,8 +285,7 @@ class Study:
         head, when the heads grow with the model): every axis must have been seen growing.
         """
         found: list[tuple[Knobs, Comparison]] = [(self.wide, self.compare(self.wide))]
-        for name, value in self.base.items() if len(self.base) > 1 else ():
-            alone = {**self.base, name: scaled(value, 2)}
+        for alone in self._one_by_one():
             with contextlib.suppress(AutomupError):
                 found.append((alone, self.compare(alone)))
         return tuple(found)
@@ -363,10 +392,11 @@ def study_source(
     base: Knobs,
     fixed: Mapping[str, Any] | None = None,
     inputs: InputMaker | None = None,
+    overrides: Overrides = NONE_GIVEN,
 ) -> Study:
     """A study of a model file: ``base`` are its width knobs, ``fixed`` its other fields."""
     rest = dict(fixed or {})
-    return open_study(source.build, base, inputs, source.name, rest)
+    return open_study(source.build, base, inputs, source.name, rest, overrides)
 
 
 def converted_knobs(source: ModelSource) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
+from automup.analysis.open_ends import open_ends, place_of_use
 from automup.analysis.sites import Analysis, Correction
 from automup.analysis.weights import WeightSummary
 from automup.capture.source import Frame
@@ -47,7 +47,7 @@ class Comparison:
 def combine(analyses: tuple[Analysis, ...]) -> Comparison:
     """What the analyses of all variants say together."""
     weights = _merge_weights(analyses)
-    return Comparison(weights, _spots(analyses), tuple(_unresolved(analyses, weights)), analyses)
+    return Comparison(weights, _spots(analyses), tuple(open_ends(analyses, weights)), analyses)
 
 
 def _merge_weights(analyses: tuple[Analysis, ...]) -> dict[str, WeightSummary]:
@@ -58,15 +58,18 @@ def _merge_weights(analyses: tuple[Analysis, ...]) -> dict[str, WeightSummary]:
             known = merged.get(name)
             if known is None or known.primary is None:
                 merged[name] = summary
-            elif summary.primary and (known.fan_in_dims, known.fan_out_dims) != (
-                summary.fan_in_dims,
-                summary.fan_out_dims,
-            ):
-                problem = "two ways to run the model use it with different fans"
-                merged[name] = replace(known, problem=problem)
-            elif summary.parts != known.parts:
-                merged[name] = _with_parts_of(known, summary)
+            elif summary.primary:
+                merged[name] = _agreed(known, summary)
     return merged
+
+
+def _agreed(known: WeightSummary, other: WeightSummary) -> WeightSummary:
+    """What two ways to run the model say together of a weight that both use."""
+    both = replace(known, sums=known.sums | other.sums)
+    dims = [(w.fan_in_dims, w.fan_out_dims) for w in (known, other)]
+    if dims[0] != dims[1]:
+        return replace(both, problem="two ways to run the model use it with different fans")
+    return both if known.parts == other.parts else _with_parts_of(both, other)
 
 
 def _with_parts_of(known: WeightSummary, other: WeightSummary) -> WeightSummary:
@@ -92,34 +95,6 @@ def _spots(analyses: tuple[Analysis, ...]) -> tuple[Spot, ...]:
     )
 
 
-def _unresolved(
-    analyses: tuple[Analysis, ...], weights: Mapping[str, WeightSummary]
-) -> Iterator[Unresolved]:
-    seen: set[Unresolved] = set()
-    for analysis in analyses:
-        for node, reason in [(o.node, o.reason) for o in analysis.opaque] + [
-            (f.node, f"its value grows as width^{f.log:+.3g} and {f.why}") for f in analysis.faults
-        ]:
-            item = Unresolved(place_of_node(node), str(node.target).removeprefix("aten."), reason)
-            if item not in seen:
-                seen.add(item)
-                yield item
-    for name, summary in weights.items():
-        if summary.problem:
-            source = place_of_use(summary)
-            op = str(summary.primary.node.target) if summary.primary else "parameter"
-            yield Unresolved(source, op, f"{name}: {summary.problem}")
-
-
-def place_of_node(node: Any) -> str:
-    frames = node.meta["fact"].frames if "fact" in node.meta else ()
-    return str(frames[0].span) if frames else ""
-
-
-def place_of_use(summary: WeightSummary) -> str:
-    return place_of_node(summary.primary.node) if summary.primary else ""
-
-
 def union(comparisons: Sequence[Comparison]) -> Comparison:
     """What several directions say together: a dimension is infinite if it is in any of them."""
     first, *rest = comparisons
@@ -129,6 +104,10 @@ def union(comparisons: Sequence[Comparison]) -> Comparison:
             weights[name] = _joined(weights[name], summary)
     spots = {spot.key: spot for c in reversed(comparisons) for spot in c.spots}
     problems = {u: None for c in comparisons for u in c.unresolved}
+    for name, summary in weights.items():
+        if set(summary.fan_in_dims) & set(summary.fan_out_dims):
+            reason = f"{name}: {summary.problem}"
+            problems[Unresolved(place_of_use(summary), "parameter", reason, (name,))] = None
     analyses = tuple(a for c in comparisons for a in c.analyses)
     return Comparison(
         weights, tuple(sorted(spots.values(), key=_position)), tuple(problems), analyses

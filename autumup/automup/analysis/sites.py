@@ -14,10 +14,11 @@ from torch import fx
 
 from automup.analysis.dataflow import Dataflow, Op, Size, log_ratio
 from automup.analysis.flow import EPSILON, Fault, Flow, Opaque, Origin
-from automup.analysis.ops import RULES, unregistered
+from automup.analysis.ops import RULES, fallback_for
 from automup.analysis.parts import parts_of
 from automup.analysis.weights import WeightSummary, summarise
 from automup.capture.source import Frame
+from automup.overrides import Fans
 
 
 @dataclass(frozen=True)
@@ -66,21 +67,28 @@ class Analysis:
     opaque: tuple[Opaque, ...]
 
 
-def analyse(dataflow: Dataflow, shapes: Mapping[str, tuple[Size, ...]]) -> Analysis:
+def analyse(
+    dataflow: Dataflow,
+    shapes: Mapping[str, tuple[Size, ...]],
+    fans: Mapping[str, Fans] | None = None,
+) -> Analysis:
     """Run the calculus over aligned traces.
 
     Args:
         dataflow: the aligned traces.
         shapes: every parameter's sizes at both widths, by its first name.
+        fans: the fans that the user gave, by parameter.
     """
-    uses = Flow(dataflow, RULES, unregistered, {}).uses
-    weights = summarise(uses, shapes, parts_of(dataflow, uses, shapes), dataflow.read_parameters)
+    fallback = fallback_for(fans or {})
+    uses = Flow(dataflow, RULES, fallback, {}).uses
+    parts = parts_of(dataflow, uses, shapes)
+    weights = summarise(uses, shapes, parts, dataflow.read_parameters, fans)
     logs = {name: summary.log for name, summary in weights.items()}
     chosen: dict[fx.Node, Correction] = {}
-    flow = Flow(dataflow, RULES, unregistered, logs)
+    flow = Flow(dataflow, RULES, fallback, logs)
     while flow.faults and _correct(chosen, dataflow, flow.faults):
         shifts = {node: c.log for node, c in chosen.items()}
-        flow = Flow(dataflow, RULES, unregistered, logs, shifts)
+        flow = Flow(dataflow, RULES, fallback, logs, shifts)
     corrections = tuple(chosen.values())
     return Analysis(dataflow, weights, corrections, tuple(flow.faults), tuple(flow.opaque))
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from automup.analysis.dataflow import Size, log_ratio
+from automup.analysis.dataflow import Size, log_ratio, product
 from automup.analysis.flow import EPSILON, Use
 from automup.analysis.parts import Parts
+from automup.overrides import Fans
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,8 @@ class WeightSummary:
     ``log`` is -log2 r_i, the weight's own exponent in the calculus; ``problem`` says why the table
     does not cover it. ``parts`` has the pieces that the written axis is cut into, in order;
     ``in_step`` is whether those that grow all grow by one ratio, so that sizes follow from the
-    weight's shape alone.
+    weight's shape alone. ``sums`` are the infinite dimensions that each use
+    sums over, where known; ``given`` says that the fans are the user's own.
     """
 
     fan_in: Size
@@ -37,6 +39,8 @@ class WeightSummary:
     problem: str = ""
     parts: tuple[Part, ...] = ()
     in_step: bool = True
+    sums: frozenset[tuple[int, ...]] = frozenset()
+    given: bool = False
 
     @property
     def log(self) -> float:
@@ -48,19 +52,44 @@ def summarise(
     shapes: Mapping[str, tuple[Size, ...]],
     parts: Mapping[str, Parts],
     read: Collection[str],
+    fans: Mapping[str, Fans] | None = None,
 ) -> dict[str, WeightSummary]:
     """Sum up the uses of every weight in ``shapes``.
 
     ``parts`` are those of the weights whose rows are cut; ``read`` are the weights that any
-    operation reads.
+    operation reads; ``fans`` are the user's, which replace what the uses say.
     """
     by_weight: dict[str, list[Use]] = {name: [] for name in shapes}
     for use in uses:
         by_weight[use.parameter].append(use)
-    return {
+    summaries = {
         name: _summary(by_weight[name], sizes, parts.get(name, Parts()), name in read)
         for name, sizes in shapes.items()
     }
+    for name, given in (fans or {}).items():
+        summaries[name] = _as_given(summaries[name], shapes[name], given)
+    return summaries
+
+
+def _as_given(seen: WeightSummary, sizes: tuple[Size, ...], fans: Fans) -> WeightSummary:
+    """A weight with the user's fans; their finite part is as the uses say, if the rest agrees."""
+    fan_in, fan_out = (product(sizes[d] for d in dims) for dims in (fans.summed, fans.written))
+    used = seen.primary is not None
+    return replace(
+        seen,
+        fan_in=seen.fan_in if used and _alike(seen.fan_in, fan_in) else fan_in,
+        fan_out=seen.fan_out if used and _alike(seen.fan_out, fan_out) else fan_out,
+        fan_in_dims=tuple(d for d in fans.summed if log_ratio(sizes[d])),
+        fan_out_dims=tuple(d for d in fans.written if log_ratio(sizes[d])),
+        problem="",
+        parts=(),
+        in_step=True,
+        given=True,
+    )
+
+
+def _alike(a: Size, b: Size) -> bool:
+    return abs(log_ratio(a) - log_ratio(b)) < EPSILON
 
 
 def _summary(
@@ -81,6 +110,7 @@ def _summary(
     return WeightSummary(
         primary.fan_in, primary.fan_out, primary.in_dims, out_dims, primary, problem,
         found if len(out_dims) == 1 else (), len(growths) <= 1,
+        frozenset(u.in_dims for u in uses if not u.lost),
     )  # fmt: skip
 
 

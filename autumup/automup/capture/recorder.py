@@ -146,7 +146,7 @@ class GraphRecorder(TorchDispatchMode):
     def _place(self, func: Any) -> dict[str, Any]:
         """Where the operation stands: module, frames, sizes in scope, modules on the way."""
         frames = python_frames(2)
-        wanted = func in _MAY_BE_SITES
+        wanted = func in _MAY_BE_SITES or func.namespace not in _TORCHS_OWN
         return {
             "module": self._stack[-1] if self._stack else "",
             "frames": tuple(map(frame_of, frames)),
@@ -247,6 +247,7 @@ _aten = torch.ops.aten
 _COPIES = frozenset(
     {_aten.clone.default, _aten.contiguous.default, _aten.alias.default, _aten.detach.default}
 )
+_TORCHS_OWN = frozenset({"aten", "prims", "prim"})
 _MAY_BE_SITES = frozenset(
     getattr(packet, overload)
     for packet in (

@@ -8,6 +8,7 @@ from typing import Any
 
 from automup.errors import UsageError
 from automup.plan import Parameter, Plan, Site
+from automup.refusals import reason_of
 from automup.rules import multipliers, role_of
 
 #: The family of each optimizer that a report can be for, by name (as ``optim.OPTIMIZERS``).
@@ -39,7 +40,9 @@ def as_dict(plan: Plan, optimizer: str = "adamw", decay: str = "independent") ->
             | {"exponents": dict(s.exponents)}
             for s in plan.sites
         ],
-        "unresolved": [_picked(u, "source op reason") for u in plan.unresolved],
+        "unresolved": [
+            {"source": u.source, "op": u.op, "reason": reason_of(u)} for u in plan.unresolved
+        ],
         "notes": list(plan.notes),
     }
 

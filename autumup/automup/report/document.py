@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import Any
 
 from automup.plan import Plan, Site
+from automup.refusals import grouped
 from automup.report.data import as_dict
 
 Cells = tuple[str, ...]
@@ -47,7 +48,7 @@ def document_of(plan: Plan, optimizer: str, decay: str) -> tuple[str, list[Secti
         Section(("site", "source", "factor (size / base)", "modules", "why"), tuple(sites)),
         Section(
             ("unresolved", "source", "why"),
-            tuple((u.op, u.source, u.reason) for u in plan.unresolved),
+            tuple((g.item.op, g.item.source, g.reason) for g in grouped(plan.unresolved)),
         ),
         Section(("notes",), tuple((note,) for note in plan.notes)),
     ]

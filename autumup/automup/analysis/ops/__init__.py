@@ -5,6 +5,14 @@ The comment above each is its shape algebra.
 """
 
 from automup.analysis.ops import arithmetic, contractions, movement, reductions
-from automup.analysis.ops.registry import RULES, unregistered
+from automup.analysis.ops.registry import RULES, fallback_for, unregistered
 
-__all__ = ["RULES", "arithmetic", "contractions", "movement", "reductions", "unregistered"]
+__all__ = [
+    "RULES",
+    "arithmetic",
+    "contractions",
+    "fallback_for",
+    "movement",
+    "reductions",
+    "unregistered",
+]

@@ -168,10 +168,10 @@ def _attention(flow: Flow, op: Op) -> list[State]:
 # table (v, d), indices (*) -> (*, d): one entry of the table feeds one output coordinate
 @rule("embedding")
 def _embedding(flow: Flow, op: Op) -> State:
-    return _looked_up(flow, op, op.arg(0))
+    return looked_up(flow, op, op.arg(0))
 
 
-def _looked_up(flow: Flow, op: Op, table: Any) -> State:
+def looked_up(flow: Flow, op: Op, table: Any) -> State:
     state = flow.state(table)
     if not state.views:
         return state
@@ -185,7 +185,7 @@ def _index(flow: Flow, op: Op) -> State:
     source = op.arg(0)
     state = flow.state(source)
     if not state.views or len(flow.sizes(source)) < 3:
-        return _looked_up(flow, op, source)
+        return looked_up(flow, op, source)
     indices = op.arg(1)
     leading = isinstance(indices, list | tuple) and len(indices) == 1
     if not leading or not isinstance(indices[0], fx.Node):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -13,6 +13,9 @@ from automup.analysis.dataflow import Op, Size, log_ratio
 from automup.analysis.flow import Flow, Rule, State, join_states
 
 RULES: dict[Any, Rule] = {}
+USERS: dict[str, Rule] = {}
+"""The user's own, by ``namespace::name.overload``: a file that is read again defines its operations
+again, as other objects."""
 R = TypeVar("R", bound=Rule)
 
 
@@ -75,6 +78,44 @@ def unregistered(flow: Flow, op: Op) -> State:
             flow.consume(op, value)
         return join_states([flow.state(n) for n in inputs])
     return flow.unknown(op, f"{short_name(op)} mixes an infinite axis and no rule describes it")
+
+
+def fallback_for(given: Collection[str]) -> Rule:
+    """What an operation without a rule does, where the user has said what some weights are."""
+
+    def fallback(flow: Flow, op: Op) -> State | list[State]:
+        own = USERS.get(getattr(op.base.target, "_name", ""))
+        if own is not None:
+            return own(flow, op)
+        layer = _layer(flow, op, given) if given else None
+        return unregistered(flow, op) if layer is None else layer
+
+    return fallback
+
+
+def _layer(flow: Flow, op: Op, given: Collection[str]) -> State | None:
+    """One activation and weights whose fans the user gave: a layer, Θ(1) in and Θ(1) out.
+
+    That is what fans mean: a weight drawn and trained by its row of the table makes a Θ(1) result
+    of a Θ(1) argument. What two activations do with each other no fan tells.
+    """
+    inputs = floating_inputs(flow, op)
+    states = {n: flow.state(n) for n in inputs}
+    weights = [n for n in inputs if states[n].kind == "weight"]
+    views = [v for n in weights for v in states[n].views]
+    known = [s for s in states.values() if s.kind == "known"]
+    if not weights or not all(states[n].views for n in weights):
+        return None
+    if not all(v.parameter in given for v in views) or not all(s.neutral for s in known):
+        return None
+    if len(inputs) - len(weights) - len(known) != 1:
+        return None
+    for value in inputs:
+        if states[value].kind == "activation":
+            flow.sink(op, value, f"it goes into {short_name(op)}")
+        elif states[value].kind == "weight":
+            flow.use(value, op, "given", (), (1, 1))
+    return State()
 
 
 def _grows(flow: Flow, op: Op, inputs: Sequence[fx.Node]) -> bool:

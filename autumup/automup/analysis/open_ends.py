@@ -1,0 +1,145 @@
+"""What analyses left open, with the weights that it concerns and how the user may settle it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import fx
+
+from automup.analysis.dataflow import Dataflow, Size, log_ratio
+from automup.analysis.ops import RULES
+from automup.analysis.sites import Analysis
+from automup.analysis.weights import WeightSummary
+from automup.overrides import growing_dims, is_square, suggestion
+from automup.plan import Unresolved
+
+_LAYER = "layer"
+"""Stands for an override that is still to be worded."""
+
+
+def open_ends(
+    analyses: Sequence[Analysis], weights: Mapping[str, WeightSummary]
+) -> Iterator[Unresolved]:
+    """Operations without a rule, values that nothing mends, weights that the table does not cover.
+
+    The same operation at the same place, for several layers, is one item. A weight that only an
+    operation without a rule reads is named there, and not again.
+    """
+    grows = _growing(analyses)
+    found: dict[Unresolved, list[str]] = {}
+    for analysis in analyses:
+        for item, concerned in _of_operations(analysis):
+            found.setdefault(item, []).extend(concerned)
+    named: set[str] = set()
+    for item, concerned in found.items():
+        direct = [name for name in dict.fromkeys(concerned) if name in grows]
+        named.update(direct)
+        yield _with_parameters(item, direct, grows, weights)
+    for name, summary in weights.items():
+        if summary.problem and not (summary.primary is None and name in named):
+            op = _op_text(summary.primary.node) if summary.primary else "parameter"
+            reason = f"{name}: {summary.problem}"
+            item = Unresolved(place_of_use(summary), op, reason, override=_LAYER)
+            yield _with_parameters(item, [name], grows, weights)
+
+
+def _of_operations(analysis: Analysis) -> Iterator[tuple[Unresolved, list[str]]]:
+    """Items without parameters, each with the weights that its operation reads."""
+    for opaque in analysis.opaque:
+        node = opaque.node
+        item = Unresolved(place_of_node(node), _op_text(node), opaque.reason)
+        names, activations = _reads(analysis.dataflow, node)
+        if node.target not in RULES:
+            as_layer = _LAYER if names and activations == 1 else ""
+            item = replace(item, override=as_layer, rule=_registration(node, bool(names)))
+        yield item, names
+    for fault in analysis.faults:
+        reason = f"its value grows as width^{fault.log:+.3g} and {fault.why}"
+        yield Unresolved(place_of_node(fault.node), _op_text(fault.node), reason), []
+
+
+def _op_text(node: fx.Node) -> str:
+    return str(node.target).removeprefix("aten.")
+
+
+def _registration(node: fx.Node, weighted: bool) -> str:
+    """The call that gives the operation a rule, with the rule that is likely."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return ""
+    rule = "Contraction" if weighted else "Elementwise"
+    return f'register_op("{node.target._schema.name}", automup.op.{rule}())'
+
+
+def _with_parameters(
+    item: Unresolved,
+    names: Sequence[str],
+    grows: Mapping[str, tuple[Size, ...]],
+    weights: Mapping[str, WeightSummary],
+) -> Unresolved:
+    said = {_what_may_be_said(grows[name], weights[name].sums) for name in names}
+    fans = said.pop() if item.override and len(said) == 1 else ""
+    return replace(item, parameters=tuple(names), override=fans)
+
+
+def _what_may_be_said(sizes: tuple[Size, ...], sums: Iterable[tuple[int, ...]]) -> str:
+    """An override that fits the shape; of a hidden weight a role where that tells the rest."""
+    grows = growing_dims([sizes])
+    if len(grows) == 1:
+        return "Role.INPUT"
+    known = {dims for dims in sums if 0 < len(dims) < len(grows)}
+    hidden = len(known) == 1 or (not known and is_square([sizes]))
+    return "Role.HIDDEN" if hidden else str(suggestion(grows))
+
+
+def _growing(analyses: Sequence[Analysis]) -> dict[str, tuple[Size, ...]]:
+    """The sizes of every weight that has an infinite dimension."""
+    found: dict[str, tuple[Size, ...]] = {}
+    for analysis in analyses:
+        for node, op in analysis.dataflow.ops.items():
+            name = node.meta.get("parameter")
+            if name and any(map(log_ratio, op.sizes)):
+                found[name] = op.sizes
+    return found
+
+
+def _reads(dataflow: Dataflow, node: fx.Node) -> tuple[list[str], int]:
+    """The weights that an operation reads, and how many activations.
+
+    A weight is read as it is, or through values computed from weights alone.
+    """
+    names: list[str] = []
+    pending, seen = [*node.all_input_nodes], {node}
+    fed = _fed(dataflow)
+    activations = sum(n in fed and n.meta["fact"].floating for n in node.all_input_nodes)
+    while pending:
+        source = pending.pop(0)
+        if source in seen or source in fed:
+            continue
+        seen.add(source)
+        if source.meta.get("parameter"):
+            names.append(source.meta["parameter"])
+        pending += source.all_input_nodes
+    return names, activations
+
+
+def _fed(dataflow: Dataflow) -> set[fx.Node]:
+    """The values that have an input of the model in them."""
+    found: set[fx.Node] = set()
+    for node in dataflow.ops:
+        if node.op == "placeholder" or not found.isdisjoint(node.all_input_nodes):
+            found.add(node)
+    return found
+
+
+def place_of_node(node: Any) -> str:
+    """file:line:column of the innermost frame of the user's that ran an operation."""
+    frames = node.meta["fact"].frames if "fact" in node.meta else ()
+    return str(frames[0].span) if frames else ""
+
+
+def place_of_use(summary: WeightSummary) -> str:
+    """Where the use of a weight stands that its fans follow from."""
+    return place_of_node(summary.primary.node) if summary.primary else ""

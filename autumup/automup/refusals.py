@@ -1,0 +1,142 @@
+"""What is refused, in words: the parameter, the operation, its place, and how to proceed.
+
+The same text says what ``strict=False`` left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from automup.errors import UnresolvedError
+from automup.overrides import general_name, matches
+from automup.plan import Unresolved
+
+MOST = 5
+"""How many different items one message names."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """The same item in several layers: one item, and the parameters of all of them."""
+
+    item: Unresolved
+    parameters: tuple[str, ...]
+
+    def patterns(self, others: Sequence[str]) -> Iterator[str]:
+        """The names, as patterns that match no other parameter: a * where layers differ."""
+        for family in self._families():
+            pattern = _pattern_of(family)
+            whole = not any(matches(pattern, name) for name in {*others} - {*family})
+            yield from [pattern] if whole else family
+
+    def _families(self) -> Iterator[list[str]]:
+        families: dict[str, list[str]] = {}
+        for name in self.parameters:
+            families.setdefault(general_name(name), []).append(name)
+        yield from families.values()
+
+    @property
+    def reason(self) -> str:
+        """Why, with the names of the parameters before it."""
+        names = [f"{_pattern_of(f)} (×{len(f)})" if len(f) > 1 else f[0] for f in self._families()]
+        head = f"{', '.join(names)}: " if names else ""
+        return f"{head}{_bare(self.item)}"
+
+    def __str__(self) -> str:
+        item = self.item
+        place = f" at {item.source}" if item.source else ""
+        what = "" if item.op == "parameter" else f" ({item.op}{place})"
+        return f"{self.reason}{what}"
+
+
+def _pattern_of(names: list[str]) -> str:
+    columns = zip(*(name.split(".") for name in names), strict=True)
+    return ".".join(column[0] if len(set(column)) == 1 else "*" for column in columns)
+
+
+def reason_of(item: Unresolved) -> str:
+    """Why, with the names of all its parameters before it."""
+    head = f"{', '.join(item.parameters)}: " if item.parameters else ""
+    return f"{head}{_bare(item)}"
+
+
+def _bare(item: Unresolved) -> str:
+    """The reason without the parameter's name before it."""
+    return item.reason.removeprefix(f"{item.parameters[0]}: ") if item.parameters else item.reason
+
+
+def grouped(items: Sequence[Unresolved]) -> list[Group]:
+    """Items that differ by their parameters alone, together."""
+    found: dict[tuple[str, ...], list[Unresolved]] = {}
+    for item in items:
+        key = (item.source, item.op, item.override, item.rule, _bare(item))
+        found.setdefault(key, []).append(item)
+    return [
+        Group(same[0], tuple(dict.fromkeys(name for item in same for name in item.parameters)))
+        for same in found.values()
+    ]
+
+
+def described(items: Sequence[Unresolved]) -> str:
+    """The items in one line."""
+    groups = [str(g) for g in grouped(items)]
+    more = [f"and {len(groups) - MOST} more"] if len(groups) > MOST else []
+    return "; ".join(groups[:MOST] + more)
+
+
+def refusal(
+    items: Sequence[Unresolved], names: Sequence[str] = (), *, command_line: bool = False
+) -> UnresolvedError:
+    """The error that refuses these items, with what can be done about them, ready to be copied.
+
+    Args:
+        items: what is unresolved.
+        names: the names of all parameters; a pattern that is suggested matches no other of them.
+        command_line: advise options rather than arguments.
+    """
+    return UnresolvedError(f"{described(items)}.", fix=_advice(items, names, command_line))
+
+
+def _advice(items: Sequence[Unresolved], names: Sequence[str], command_line: bool) -> str:
+    groups = grouped(items)
+    given = {p: g.item.override for g in groups if g.item.override for p in g.patterns(names)}
+    ways = [_override(given, command_line) if given else "", _rules(groups, command_line)]
+    said = "; or ".join(way for way in ways if way)
+    said = f"{said[0].upper()}{said[1:]}." if said else ""
+    if not all(g.item.override or g.item.rule for g in groups):
+        said += " Write it with operations that automup knows, or hold that size fixed."
+    leave = "--no-strict" if command_line else "strict=False"
+    return f"{said.strip()} {leave} leaves {'it' if len(groups) == 1 else 'them'} alone."
+
+
+def _override(given: Mapping[str, str], command_line: bool) -> str:
+    """How to say what the weights are."""
+    if command_line:
+        said = " ".join(f"--override '{p}={_option(v)}'" for p, v in given.items())
+    else:
+        entries = ", ".join(f'"{p}": automup.{v}' for p, v in given.items())
+        said = f"overrides={{{entries}}}"
+    hints = [h for start, h in _HINTS.items() if any(v.startswith(start) for v in given.values())]
+    return f"say what the weight is: {said} ({'; '.join(hints)})"
+
+
+_HINTS = {
+    "Role.INPUT": "output instead, if it sums over the dimension that grows",
+    "Role.HIDDEN": "it sums over one dimension that grows and writes another",
+    "Fans": "fan_in is the dimension that one output sums over",
+}
+
+
+def _option(value: str) -> str:
+    return value.removeprefix("Role.").lower() if value.startswith("Role.") else value
+
+
+def _rules(groups: Sequence[Group], command_line: bool) -> str:
+    """How to say what the operations do."""
+    calls = dict.fromkeys(g.item.rule for g in groups if g.item.rule)
+    if not calls:
+        return ""
+    where = " in the model file" if command_line else ""
+    said = "; ".join(f"automup.{call}" for call in calls)
+    return f"register the rule of automup.op that the operation follows{where}: {said}"
