@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from automup.capture.tensors import written_tensors
 
@@ -123,6 +123,8 @@ class InitRecorder(TorchDispatchMode):
         name = func._schema.name.removeprefix("aten::")
         rule = _RULES.get(name) or _RULES.get(name.removesuffix("_"))
         law = rule(self, args, kwargs) if rule else UNKNOWN
+        if not law.known and torch.Tag.pointwise in func.tags:
+            law = self._of_constants(func, args, kwargs)
         out = func(*args, **kwargs)
         if func._schema.is_mutable:
             for tensor in written_tensors(func, args, kwargs) if name not in _METADATA_ONLY else ():
@@ -132,6 +134,23 @@ class InitRecorder(TorchDispatchMode):
                 if isinstance(tensor, torch.Tensor) and _storage(tensor) not in before:
                     self.set(tensor, law)
         return out
+
+    def _of_constants(self, func: Any, args: Any, kwargs: Any) -> Law:
+        """Coordinate by coordinate, equal entries give equal entries: log(1/sqrt(d)), say."""
+        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+        laws = [self.law(x) for x in tensors]
+        if not laws or not all(law.std == 0.0 for law in laws):
+            return UNKNOWN
+
+        def number(value: Any) -> Any:
+            if not isinstance(value, torch.Tensor):
+                return value
+            return torch.tensor(self.law(value).mean, dtype=value.dtype, device="cpu")
+
+        with torch._C._DisableTorchDispatch():
+            made = func(*tree_map(number, args), **tree_map(number, kwargs))
+        known = isinstance(made, torch.Tensor) and made.is_floating_point()
+        return constant(float(made)) if known else UNKNOWN
 
 
 _METADATA_ONLY = {"set_", "resize_", "squeeze_", "unsqueeze_", "t_", "transpose_", "detach_"}

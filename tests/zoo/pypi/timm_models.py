@@ -36,7 +36,7 @@ timm("deit3_small_patch16_224", {"embed_dim": 64}, VIT, title="deit3")
 timm("beit_base_patch16_224", {"embed_dim": 64}, VIT, title="beit")
 timm("eva02_tiny_patch14_224", {"embed_dim": 64}, VIT, title="eva02")
 timm("convnext_atto", {"dims": (8, 16, 32, 64)}, {"depths": (1, 1, 2, 1)}, 64, title="convnext")
-timm("resnet26", {"channels": (16, 32, 64, 128), "stem_width": 16}, {}, 64, title="resnet")
+timm("resnet26", {"channels": (24, 48, 96, 192), "stem_width": 24}, {}, 64, title="resnet")
 timm("swin_tiny_patch4_window7_224", {"embed_dim": 32},
      {"img_size": 64, "depths": (1, 1), "num_heads": (2, 4), "window_size": 4}, 64,
      title="swin")  # fmt: skip

@@ -12,6 +12,8 @@ from zoo.pypi.common import VOCAB, tokens, whole
 
 LAYERS = {"depth": 2, "heads": 4}
 WIDTH = {"dim": 64, "attn_dim_head": 16}
+ROTARY = {"dim": 64, "attn_dim_head": 64}
+"""Half of a head is turned, and x-transformers asks for 32 coordinates at least."""
 
 
 def x_transformer(
@@ -42,10 +44,10 @@ x_transformer("decoder-tied", "Decoder", {}, {"tie_embedding": True})
 x_transformer("encoder", "Encoder", {})
 x_transformer("encoder-rotary-flash", "Encoder",
               {"rotary_pos_emb": True, "attn_flash": True, "use_rmsnorm": True,
-               "ff_glu": True})  # fmt: skip
+               "ff_glu": True}, base=ROTARY)  # fmt: skip
 x_transformer("llama-like", "Decoder",
               {"rotary_pos_emb": True, "use_rmsnorm": True, "ff_glu": True, "ff_swish": True,
-               "ff_no_bias": True}, {"use_abs_pos_emb": False})  # fmt: skip
+               "ff_no_bias": True}, {"use_abs_pos_emb": False}, ROTARY)  # fmt: skip
 x_transformer("alibi", "Decoder", {"alibi_pos_bias": True, "alibi_num_heads": 2})
 x_transformer("relative-bias", "Decoder", {"rel_pos_bias": True})
 x_transformer("qk-norm", "Decoder", {"attn_qk_norm": True})

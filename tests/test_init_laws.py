@@ -1,0 +1,64 @@
+"""Laws of weights that the constructor computes instead of drawing."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import automup
+from automup.capture.init_laws import InitRecorder
+from automup.capture.meta import without_weights
+
+
+def made(build: object) -> Tensor:
+    recorder = InitRecorder()
+    with without_weights(recorder.on_meta_init), recorder:
+        parameter = nn.Parameter(build())  # type: ignore[operator]
+    assert parameter.is_meta
+    return torch.tensor([recorder.law(parameter).mean, recorder.law(parameter).std])
+
+
+@pytest.mark.parametrize(
+    ("build", "value"),
+    [
+        (lambda: torch.log(torch.tensor(64**-0.5)), -math.log(8)),
+        (lambda: torch.ones(3).mul_(16).sqrt().exp_(), math.exp(4)),
+        (lambda: torch.full((2, 2), 2.0).pow(3) - torch.ones(2).sigmoid() * 0, 8.0),
+    ],
+)
+def test_equal_entries_stay_equal(build: object, value: float) -> None:
+    assert made(build).tolist() == pytest.approx([value, 0.0], rel=1e-6)
+
+
+def test_a_function_of_draws_stays_unknown() -> None:
+    assert made(lambda: torch.randn(3).exp()).isnan().all()
+
+
+class Temperature(nn.Module):
+    """Attention whose scale is learned and starts at 1/sqrt(d)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(width, width) for _ in range(3))
+        self.temperature = nn.Parameter(torch.log(torch.tensor(width**-0.5)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.q(x) @ self.k(x).transpose(-1, -2) * self.temperature.exp()
+        return logits.softmax(-1) @ self.v(x)
+
+
+def test_a_learned_scale_starts_where_it_starts_at_the_base() -> None:
+    mu = automup.parametrize(
+        lambda width=16: nn.Sequential(
+            nn.Linear(5, width), Temperature(width), nn.Linear(width, 3)
+        ),
+        inputs=(torch.randn(2, 4, 5),),
+    )
+    model = mu(64)
+    # 1/sqrt(d) of the base, times base/d: together what muP's 1/d is, equal to SP at the base
+    assert model[1].temperature.item() == pytest.approx(math.log(16**-0.5), rel=1e-6)
+    (site,) = mu.plan(64).sites
+    assert (site.kind, site.factor) == ("attention", 0.25)
