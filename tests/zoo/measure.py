@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 import automup
+from automup.api import Mup
 from automup.errors import AutomupError
 from automup.plan import Parameter, Plan
 from zoo import movement
@@ -62,7 +63,7 @@ def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _judged(entry: Entry, mu: automup.api.Mup, row: Row) -> Row:
+def _judged(entry: Entry, mu: Mup, row: Row) -> Row:
     """The row of a model that was not refused, with what the oracles say."""
     if entry.expects_refusal:
         row = _faulty(row, f"It must be refused: {entry.expects_refusal}.")
@@ -102,23 +103,22 @@ def _why(fans: Fans | None) -> str:
 
 
 def disagreements(parameter: Parameter, fans: Fans) -> Iterator[str]:
-    """What the plan says otherwise than the counts; of parts, a fused weight's own."""
-    ours = parameter.role.value, parameter.ratios.fan_in, parameter.ratios.fan_out
-    if getattr(parameter, "parts", ()):
-        return  # each row has its own ratios: the slopes must judge
-    theirs = fans.role, fans.r_in, fans.r_out
+    """What the plan says otherwise than the counts."""
+    ratios = parameter.ratios
+    ours = parameter.role.value, ratios.fan_in, ratios.fan_out, parameter.fixed
+    theirs = fans.role, fans.r_in, fans.r_out, fans.fixed
     close = all(math.isclose(a, b, rel_tol=0.01) for a, b in zip(ours[1:], theirs[1:], strict=True))
     if ours[0] != theirs[0] or not close:
+        says = "{} with fan_in ×{:g}, fan_out ×{:g}, {} fixed rows"
         yield (
-            f"{parameter.name} is {ours[0]} with fan_in ×{ours[1]:g}, fan_out ×{ours[2]:g} in the "
-            f"plan; counted {theirs[0]} with fan_in ×{theirs[1]:g}, fan_out ×{theirs[2]:g}."
+            f"{parameter.name} is {says.format(*ours)} in the plan; counted {says.format(*theirs)}."
         )
 
 
 # --- slopes ---------------------------------------------------------------------------------------
 
 
-def _with_slopes(entry: Entry, mu: automup.api.Mup, row: Row) -> Row:
+def _with_slopes(entry: Entry, mu: Mup, row: Row) -> Row:
     """Train at several widths, SP and muP; a reading outside the band is taken with more seeds."""
     torch.manual_seed(0)
     job = movement.task(entry.at, entry.inputs(), entry.output)

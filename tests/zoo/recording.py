@@ -9,6 +9,7 @@ What an operation makes of parameters and constants alone (a cast, 1 + w, exp(w)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,6 +81,8 @@ class Record:
     leaves: dict[int, Tensor]
     growing_dims: dict[str, tuple[int, ...]]
     uses: list[Call] = field(default_factory=list)
+    reads: list[list[Alias]] = field(default_factory=list)
+    """Of every use, the views of its result that other operations read."""
     recipes: dict[int, tuple[Call, int]] = field(default_factory=dict)
     keep: list[Any] = field(default_factory=list)
 
@@ -119,6 +122,8 @@ class Recorder(TorchDispatchMode):
             names.setdefault(_storage(p), name)
         self.record = Record(names, {_storage(p): p for p in parameters.values()}, growing)
         self._active = {_storage(x) for x in tensors(inputs)}
+        self._results: dict[int, int] = {}
+        self._counter = ThreadPoolExecutor(1)
         self._contracts = contracts
         self.record.keep += [inputs, parameters]
 
@@ -130,6 +135,7 @@ class Recorder(TorchDispatchMode):
         result = func(*args, **kwargs)
         made = list(tensors(result))
         self.record.keep += made
+        self._note_reads(given, {_storage(x) for x in made})
         if call is None:
             if any(_storage(x) in self._active for x in given):
                 self._active |= {_storage(x) for x in made}
@@ -141,20 +147,36 @@ class Recorder(TorchDispatchMode):
         return result
 
     def _note(self, call: Call, mixed: bool, given: list[Tensor], made: list[Tensor]) -> None:
-        rank = max(self.record.rank(a.storage) for a in call.leaves(Alias))
         if call.name in LOOKUPS:
-            # A looked-up row with one growing axis is an activation whose entries are the
-            # table's own; a row with two is a matrix that something else will contract.
-            used = rank < 2
+            # A row of a table is an activation whose entries are the table's own; what is chosen
+            # from a stack of matrices is a matrix that something else will contract.
+            used = all(self._dims(a.storage) < 3 for a in call.leaves(Alias))
         else:
-            used = mixed or self._contracts(self.record, call)
+            # Below a dispatch mode autograd is off for this thread, so another one counts.
+            used = mixed or self._counter.submit(self._contracts, self.record, call).result()
         if used or any(_storage(x) in map(_storage, given) for x in made):  # or written in place
+            self._results |= {_storage(x): len(self.record.uses) for x in made[:1]}
             self.record.uses.append(call)
+            self.record.reads.append([])
             self._active |= {_storage(x) for x in made}
             return
         for number, x in enumerate(made):
             if x.is_floating_point() or x.is_complex():
                 self.record.recipes[_storage(x)] = (call, number)
+
+    def _dims(self, storage: int) -> int:
+        """The dimensions of the largest parameter in a storage."""
+        record = self.record
+        sources = record.sources(storage)
+        return max(p.dim() for k, p in record.leaves.items() if record.names[k] in sources)
+
+    def _note_reads(self, given: list[Tensor], made: set[int]) -> None:
+        for x in given:
+            number = self._results.get(_storage(x))
+            if number is not None and _storage(x) not in made:
+                alias = _alias(x)
+                if alias not in self.record.reads[number]:
+                    self.record.reads[number].append(alias)
 
     def _is_weight(self, x: Tensor) -> bool:
         key = _storage(x)
@@ -167,7 +189,7 @@ class Recorder(TorchDispatchMode):
         if not isinstance(x, Tensor):
             return x
         if self._is_weight(x):
-            return Alias(_storage(x), tuple(x.shape), x.stride(), x.storage_offset())
+            return _alias(x)
         if x.is_floating_point() or x.is_complex():
             return Blank(tuple(x.shape), x.stride(), x.dtype, _storage(x) in self._active)
         return x.detach().clone()
@@ -185,6 +207,10 @@ def tensors(tree: Any) -> Iterator[Tensor]:
             yield x
         elif hasattr(x, "__dataclass_fields__") and not isinstance(x, type):
             yield from tensors([getattr(x, name) for name in x.__dataclass_fields__])
+
+
+def _alias(x: Tensor) -> Alias:
+    return Alias(_storage(x), tuple(x.shape), x.stride(), x.storage_offset())
 
 
 def _storage(x: Tensor) -> int:
