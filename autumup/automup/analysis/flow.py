@@ -18,7 +18,7 @@ from typing import Any
 from torch import fx
 
 from automup.analysis.dataflow import Dataflow, Op, Size, log_ratio, product
-from automup.analysis.views import Axis, View, infinite_dims, whole
+from automup.analysis.views import Axis, View, held, infinite_dims, whole
 from automup.capture.recorder import written
 
 EPSILON = 1e-6
@@ -88,18 +88,31 @@ class Opaque:
     reason: str
 
 
+@dataclass(frozen=True)
+class Scale:
+    """How a weight that is trained in muP grows, in octaves.
+
+    ``log``: of an entry where many meet aligned activations, -log2 r_i; ``std``: of its random
+    draw; ``spectral``: of its largest singular value, which is sqrt(n_o / n_i).
+    """
+
+    log: float = 0.0
+    std: float = 0.0
+    spectral: float = 0.0
+
+
 Rule = Callable[["Flow", Op], State | list[State]]
 
 
 class Flow:
-    """One walk. ``weight_logs`` holds the logs of weights, ``corrections`` what sites add."""
+    """One walk. ``scales`` holds those of the weights, ``corrections`` what sites add."""
 
     def __init__(
         self,
         dataflow: Dataflow,
         rules: Mapping[Any, Rule],
         fallback: Rule,
-        weight_logs: Mapping[str, float],
+        scales: Mapping[str, Scale],
         corrections: Mapping[fx.Node, float] | None = None,
     ) -> None:
         self.dataflow = dataflow
@@ -107,7 +120,7 @@ class Flow:
         self.faults: list[Fault] = []
         self.opaque: list[Opaque] = []
         self._rules, self._fallback = rules, fallback
-        self._weight_logs = weight_logs
+        self._scales = scales
         self._corrections = dict(corrections or {})
         self._states: dict[fx.Node, State | list[State]] = {}
         for node, op in dataflow.ops.items():
@@ -146,7 +159,7 @@ class Flow:
             return State()
         if name is None:
             return self.constant(op)
-        return State(self._weight_logs.get(name, 0.0), "weight", (whole(name, op.sizes),))
+        return State(self.scale(name).log, "weight", (whole(name, op.sizes),))
 
     def _check_outputs(self, node: fx.Node) -> None:
         """Outputs are read by people and losses: finite ones must be neutral.
@@ -167,6 +180,10 @@ class Flow:
             state = self._states[value]
             return state if isinstance(state, State) else join_states(state)
         return State(0.0, "known")
+
+    def scale(self, parameter: str) -> Scale:
+        """How a weight grows; nothing is known of it in the first walk."""
+        return self._scales.get(parameter, Scale())
 
     def sizes(self, value: Any) -> tuple[Size, ...]:
         return self.dataflow.ops[value].sizes if isinstance(value, fx.Node) else ()
@@ -233,6 +250,8 @@ class Flow:
         for view in self.state(value).views:
             axes = view.axes
             contracted: Sequence[Axis] = () if axes is None else [axes[d] for d in dims]
+            if view.terms is not None:  # a factor of a product of weights sums its own terms
+                fan_in = product([held(contracted), view.terms])
             fan_out = product([*_written_sizes(sizes, dims, how), spread])
             self.uses.append(
                 Use(
@@ -260,22 +279,27 @@ class Flow:
             for state in live:
                 if not state.neutral:
                     self.fault(op.base, state, "it is added to something of another size")
-            return State(0.0, live[0].kind)
+            return State(0.0, join_states(live).kind)
         return join_states(states)
 
     def elementwise_uses(self, op: Op, operands: Sequence[Any]) -> tuple[View, ...]:
         """Weights that meet an activation coordinate by coordinate are used with fan_in 1.
 
-        Weights that meet only weights and constants stay weights, where they keep their shape.
+        Weights that meet only weights and constants stay weights, where they keep their shape;
+        a weight that is normalised by its own norm, mean or variance is not used by that.
         """
         alone = all(self.state(x).kind != "activation" for x in operands)
+        entries = {
+            v.parameter for x in operands for v in self.state(x).views if alone and not v.statistic
+        }
         views: list[View] = []
         for value in operands:
             state = self.state(value)
-            if alone and self.sizes(value) == op.sizes:
-                views += state.views
-            else:
-                self.consume(op, value)
+            rest = tuple(v for v in state.views if not (v.statistic and v.parameter in entries))
+            if alone and (self.sizes(value) == op.sizes or all(v.statistic for v in rest)):
+                views += (replace(v, raw=False) for v in rest)
+            elif rest:
+                self.use(value, op, "elementwise", (), (1, 1))
         return tuple(views)
 
 

@@ -31,10 +31,12 @@ def edit_for(correction: Correction, depth: int, owners: Sequence[nn.Module | No
     frame = op.fact.frames[depth]
     scope = _paired(op, depth)
     text = span_text(frame.span)
-    size = next(_sizes(scope, correction.size, text), None)
-    if size is None and owners[depth] is not None:
-        size = _from_weights(owners[depth], correction)
-    if size is None:
+    named = next(_sizes(scope, correction.size, text), None)
+    if named is None and owners[depth] is not None:
+        named = _from_weights(owners[depth], correction)
+    if named is None:  # a factor is a power of a ratio: any size that grows alike has it
+        named = next(_sizes(scope, correction.size, text, alike=True), None)
+    if named is None:
         base, wide = correction.size
         raise RewriteError(
             f"No name in scope tells the size of the axis that is {base} at the base and {wide} at "
@@ -44,7 +46,7 @@ def edit_for(correction: Correction, depth: int, owners: Sequence[nn.Module | No
         )
     return Edit(
         span=frame.span,
-        factor=Factor(size, correction.size[0], round(correction.exponent, 9)),
+        factor=Factor(*named, round(correction.exponent, 9)),
         constant=correction.constant,
         tensor_names=frozenset(n for n, (b, _) in scope.items() if isinstance(b, tuple) and b),
         module_call=correction.kind == "readout",
@@ -70,8 +72,17 @@ def _paired(op: Op, depth: int) -> dict[str, tuple[Any, Any]]:
     return {name: (value, wide[name]) for name, value in base.items() if name in wide}
 
 
-def _sizes(scope: Mapping[str, tuple[Any, Any]], size: Size, text: str) -> Iterator[str]:
-    """Expressions that have this size: names in the expression itself first, last dims first."""
+Named = tuple[str, int]
+"""An expression for a size, with its value at the base."""
+
+
+def _sizes(
+    scope: Mapping[str, tuple[Any, Any]], size: Size, text: str, *, alike: bool = False
+) -> Iterator[Named]:
+    """Expressions that have this size: names in the expression itself first, last dims first.
+
+    ``alike``: those that are a multiple or a fraction of it at both widths.
+    """
     words = re.findall(r"\w+", text)
     found = [
         (
@@ -79,11 +90,12 @@ def _sizes(scope: Mapping[str, tuple[Any, Any]], size: Size, text: str) -> Itera
             not isinstance(base, tuple),
             -dim if dim is not None else 0,
             expression,
+            value,
         )
         for name, (base, wide) in scope.items()
-        for dim, expression in _readings(name, base, wide, size)
+        for dim, expression, value in _readings(name, base, wide, size, alike)
     ]
-    return (expression for *_, expression in sorted(found))
+    return ((expression, value) for *_, expression, value in sorted(found))
 
 
 def _rank(name: str, words: list[str]) -> int:
@@ -92,17 +104,22 @@ def _rank(name: str, words: list[str]) -> int:
     return words.index(last) if last in words else len(words)
 
 
-def _readings(name: str, base: Any, wide: Any, size: Size) -> Iterator[tuple[int | None, str]]:
+def _readings(
+    name: str, base: Any, wide: Any, size: Size, alike: bool
+) -> Iterator[tuple[int | None, str, int]]:
+    def fits(a: int, b: int) -> bool:
+        return (a, b) == size or (alike and a > 0 and a * size[1] == b * size[0])
+
     if isinstance(base, int):
-        if (base, wide) == size:
-            yield None, name
+        if fits(base, wide):
+            yield None, name, base
     elif len(base) == len(wide):
         for dim in range(len(base)):
-            if (base[dim], wide[dim]) == size:
-                yield dim, f"{name}.size({dim - len(base)})"
+            if fits(base[dim], wide[dim]):
+                yield dim, f"{name}.size({dim - len(base)})", base[dim]
 
 
-def _from_weights(owner: Any, correction: Correction) -> str | None:
+def _from_weights(owner: Any, correction: Correction) -> Named | None:
     """The size of a weight below ``self``: the readout's own first."""
     for name, parameter in owner.named_parameters(remove_duplicate=False):
         if re.search(r"(^|\.)\d+(\.|$)", name):
@@ -111,7 +128,7 @@ def _from_weights(owner: Any, correction: Correction) -> str | None:
             if parameter.shape[dim] == correction.size[0] and (
                 not correction.parameter or correction.parameter.endswith(name)
             ):
-                return f"self.{name}.size({dim})"
+                return f"self.{name}.size({dim})", correction.size[0]
     return None
 
 

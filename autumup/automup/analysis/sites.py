@@ -7,7 +7,7 @@ contraction or sum. With all corrections in place the calculus is run again: it 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import fx
@@ -83,12 +83,12 @@ def analyse(
     uses = Flow(dataflow, RULES, fallback, {}).uses
     parts = parts_of(dataflow, uses, shapes)
     weights = summarise(uses, shapes, parts, dataflow.read_parameters, fans)
-    logs = {name: summary.log for name, summary in weights.items()}
+    scales = {name: summary.scale for name, summary in weights.items()}
     chosen: dict[fx.Node, Correction] = {}
-    flow = Flow(dataflow, RULES, fallback, logs)
+    flow = Flow(dataflow, RULES, fallback, scales)
     while flow.faults and _correct(chosen, dataflow, flow.faults):
         shifts = {node: c.log for node, c in chosen.items()}
-        flow = Flow(dataflow, RULES, fallback, logs, shifts)
+        flow = Flow(dataflow, RULES, fallback, scales, shifts)
     corrections = tuple(chosen.values())
     return Analysis(dataflow, weights, corrections, tuple(flow.faults), tuple(flow.opaque))
 
@@ -98,29 +98,32 @@ def _correct(
 ) -> bool:
     """Add a correction for every fault that none was chosen for; whether any was added.
 
-    It goes to the fault's preferred origin. Faults that share an origin share its correction.
+    It goes to the fault's preferred origin. Faults that share an origin share its correction; what
+    that leaves over at one of them is mended, in a later round, at an origin that it alone has.
     """
-    before = len(chosen)
+    now: dict[fx.Node, Correction] = {}
     for fault in faults:
-        if any(node in chosen for node in fault.origins):
+        origins = {n: o for n, o in fault.origins.items() if abs(o.degree) > EPSILON}
+        if any(node in now for node in origins):
             continue
-        node = _preferred(dataflow, fault.origins)
+        node = _preferred(dataflow, {n: o for n, o in origins.items() if n not in chosen})
         if node is None:
             continue
-        origin = fault.origins[node]
-        size = _axis(fault.origins, origin)
-        if abs(origin.degree) < EPSILON or not log_ratio(size):
+        origin = origins[node]
+        size = _axis(dataflow, origins, node, -fault.log / origin.degree)
+        if not log_ratio(size):
             continue
-        chosen[node] = Correction(
+        now[node] = Correction(
             dataflow.ops[node],
             -fault.log / origin.degree,
-            _kind(fault.origins.values()),
+            _kind(origins.values()),
             size,
             _why(fault),
             origin.kind == "constant",
-            *_tied(fault.origins),
+            *_tied(origins),
         )
-    return len(chosen) > before
+    chosen |= now
+    return bool(now)
 
 
 _PREFERENCE = ("constant", "contraction", "tied", "sum")
@@ -135,12 +138,41 @@ def _preferred(dataflow: Dataflow, origins: Mapping[fx.Node, Origin]) -> fx.Node
     return None
 
 
-def _axis(origins: Mapping[fx.Node, Origin], chosen: Origin) -> Size:
-    """The axis that the multiplier is a power of: a contracted one where there is one."""
+def _axis(
+    dataflow: Dataflow, origins: Mapping[fx.Node, Origin], chosen: fx.Node, log: float
+) -> Size:
+    """The axis that the multiplier is a power of: a contracted one where there is one.
+
+    A constant may scale a value in which no infinite axis is left (attention logits): then it is
+    that of an earlier value of which the multiplier is a half power.
+    """
     for origin in origins.values():
         if origin.kind != "constant" and log_ratio(origin.size):
             return origin.size
-    return chosen.size
+    if log_ratio(origins[chosen].size):
+        return origins[chosen].size
+    for node in _upstream(dataflow, chosen):
+        for size in reversed(dataflow.ops[node].sizes):
+            if log_ratio(size) and _is_half_power(log / log_ratio(size)):
+                return size
+    return (1, 1)
+
+
+def _upstream(dataflow: Dataflow, node: fx.Node) -> Iterator[fx.Node]:
+    """The values that a value comes from, nearest first; then all that ran before it."""
+    pending, seen = [node], {node}
+    while pending:
+        current = pending.pop(0)
+        yield current
+        sources = [n for n in current.all_input_nodes if n not in seen]
+        seen.update(sources)
+        pending += sources
+    earlier = list(dataflow.ops)[: dataflow.order[node]]
+    yield from reversed(earlier)
+
+
+def _is_half_power(exponent: float) -> bool:
+    return abs(2 * exponent - round(2 * exponent)) < EPSILON
 
 
 def _kind(origins: object) -> str:

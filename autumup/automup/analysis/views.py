@@ -11,6 +11,9 @@ from dataclasses import dataclass, replace
 
 from automup.analysis.dataflow import Size, log_ratio, product
 
+NOWHERE = -1
+"""The ``dim`` of an axis along which a weight is repeated: it holds none of its dimensions."""
+
 
 @dataclass(frozen=True)
 class Atom:
@@ -21,15 +24,23 @@ class Atom:
 
 
 Axis = tuple[Atom, ...]
-"""One dimension of a tensor: the atoms it is made of, outermost first; () when broadcast."""
+"""One dimension of a tensor: the atoms it is made of, outermost first; () where the size is 1."""
 
 
 @dataclass(frozen=True)
 class View:
-    """A tensor that holds the entries of one weight; ``axes`` is None where they were lost."""
+    """A tensor that holds the entries of one weight; ``axes`` is None where they were lost.
+
+    ``raw``: the entries themselves, only moved about. ``statistic``: not the entries, but norms,
+    means or variances of them. ``terms``: of a product of two weights (B @ A), how many products
+    each entry already sums on this weight's side; None of a weight by itself.
+    """
 
     parameter: str
     axes: tuple[Axis, ...] | None
+    raw: bool = True
+    statistic: bool = False
+    terms: Size | None = None
 
     def with_axes(self, axes: Sequence[Axis] | None) -> View:
         return replace(self, axes=None if axes is None else tuple(axes))
@@ -38,6 +49,11 @@ class View:
 def whole(parameter: str, sizes: Sequence[Size]) -> View:
     """The weight itself."""
     return View(parameter, tuple((Atom(d, size),) for d, size in enumerate(sizes)))
+
+
+def repeated(size: Size) -> Axis:
+    """An axis along which nothing of the weight varies."""
+    return () if size == (1, 1) else (Atom(NOWHERE, size),)
 
 
 def reshaped(axes: Sequence[Axis], sizes: Sequence[Size]) -> tuple[Axis, ...] | None:
@@ -69,9 +85,10 @@ def _divides(part: Size, total: Size) -> bool:
     return total[0] % part[0] == 0 and total[1] % part[1] == 0
 
 
-def expanded(axes: Sequence[Axis], rank: int) -> tuple[Axis, ...]:
-    """The axes after broadcasting to a higher rank: new dimensions hold nothing of the weight."""
-    return ((),) * (rank - len(axes)) + tuple(axes)
+def expanded(axes: Sequence[Axis], sizes: Sequence[Size]) -> tuple[Axis, ...]:
+    """The axes after broadcasting to these sizes, which may have more dimensions in front."""
+    before = ((),) * (len(sizes) - len(axes)) + tuple(axes)
+    return tuple(axis or repeated(size) for axis, size in zip(before, sizes, strict=True))
 
 
 def resized(axes: Sequence[Axis], dim: int, size: Size) -> tuple[Axis, ...] | None:
@@ -92,4 +109,10 @@ def mapped(
 
 def infinite_dims(axes: Sequence[Axis]) -> tuple[int, ...]:
     """The weight's dimensions of which these axes hold an infinite piece."""
-    return tuple(sorted({a.dim for axis in axes for a in axis if log_ratio(a.size)}))
+    held = (a for axis in axes for a in axis if a.dim != NOWHERE)
+    return tuple(sorted({a.dim for a in held if log_ratio(a.size)}))
+
+
+def held(axes: Sequence[Axis]) -> Size:
+    """How many of the weight's own entries lie along these axes."""
+    return product(a.size for axis in axes for a in axis if a.dim != NOWHERE)

@@ -7,9 +7,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from automup.analysis.dataflow import Size, log_ratio, product
-from automup.analysis.flow import EPSILON, Use
+from automup.analysis.flow import EPSILON, Scale, Use
 from automup.analysis.parts import Parts
 from automup.overrides import Fans
+from automup.rules import Ratios, init_multiplier, role_of
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,9 @@ class Part:
 class WeightSummary:
     """A weight's fans at both widths, and the infinite dimensions of its shape that make them up.
 
-    ``log`` is -log2 r_i, the weight's own exponent in the calculus; ``problem`` says why the table
-    does not cover it. ``parts`` has the pieces that the written axis is cut into, in order;
-    ``in_step`` is whether those that grow all grow by one ratio, so that sizes follow from the
-    weight's shape alone. ``sums`` are the infinite dimensions that each use
+    ``problem`` says why the table does not cover it. ``parts`` has the pieces that the written axis
+    is cut into, in order; ``in_step`` is whether those that grow all grow by one ratio, so that
+    sizes follow from the weight's shape alone. ``sums`` are the infinite dimensions that each use
     sums over, where known; ``given`` says that the fans are the user's own.
     """
 
@@ -43,8 +43,12 @@ class WeightSummary:
     given: bool = False
 
     @property
-    def log(self) -> float:
-        return -log_ratio(self.fan_in)
+    def scale(self) -> Scale:
+        """How it grows where it is trained by the table."""
+        r_in, r_out = log_ratio(self.fan_in), log_ratio(self.fan_out)
+        role = role_of(bool(self.fan_in_dims), bool(self.fan_out_dims))
+        std = math.log2(init_multiplier(Ratios(2.0**r_in, 2.0**r_out), role))
+        return Scale(log=-r_in, std=std, spectral=(r_out - r_in) / 2)
 
 
 def summarise(

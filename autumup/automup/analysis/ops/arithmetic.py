@@ -9,6 +9,7 @@ from torch import fx
 from automup.analysis.dataflow import Op
 from automup.analysis.flow import Flow, State, multiplied, powered, scaled
 from automup.analysis.ops.registry import floating_inputs, forget, kind_of, rule, widest
+from automup.analysis.ops.statistics import is_statistic
 
 
 @rule("add", "sub", "rsub", "lerp", "maximum", "minimum", "where", "masked_fill", "hypot",
@@ -87,7 +88,7 @@ def _square(flow: Flow, op: Op) -> State:
 
 def _power(flow: Flow, op: Op, exponent: float) -> State:
     state = flow.state(op.arg(0))
-    if state.kind == "weight" and not state.neutral:
+    if state.kind == "weight" and not state.neutral and not is_statistic(state):
         return flow.unknown(op, "a power of a weight that grows with width")
     views = flow.elementwise_uses(op, [op.arg(0)])
     return replace(powered(state, exponent), views=views)
@@ -114,3 +115,7 @@ def _homogeneous(flow: Flow, op: Op) -> State:
 def _fresh(flow: Flow, op: Op) -> State:
     """A new value that does not carry the size of its argument."""
     return flow.constant(op) if op.fact.value is not None else State(0.0, "known")
+
+
+# coordinate by coordinate, though torch does not tag them so
+rule("hardswish", "hardsigmoid", "hardtanh", "log_sigmoid_forward")(forget)

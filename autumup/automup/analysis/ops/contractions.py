@@ -11,8 +11,9 @@ from torch import fx
 
 from automup.analysis.dataflow import Op, Size, log_ratio, product
 from automup.analysis.flow import Flow, State, multiplied, ratio_log, scaled
+from automup.analysis.ops.products import bilinear_statistic, weight_times_weight
 from automup.analysis.ops.registry import rule, widest
-from automup.analysis.views import Axis, mapped
+from automup.analysis.views import Axis, mapped, repeated
 
 
 def contract(
@@ -38,12 +39,20 @@ def contract_over(
 ) -> State:
     """:func:`contract` where the number of summed terms is not the product of ``b_dims``."""
     left, right = flow.state(a), flow.state(b)
+    form = bilinear_statistic(flow, op, a, b)
+    if form is not None:
+        return form
     if left.views and right.views and left.kind == right.kind == "weight":
-        return _weight_times_weight(left, right)
+        token = _token(flow, (a, a_dims), (b, b_dims), summed)
+        if token is None:
+            return weight_times_weight(flow, op, (a, a_dims), (b, b_dims), how)
+        flow.consume(op, token)
+        left = replace(left, kind="activation", views=()) if token is a else left
+        right = replace(right, kind="activation", views=()) if token is b else right
     if {left.kind, right.kind} == {"known", "activation"} and log_ratio(summed):
         return flow.unknown(op, "it sums over an infinite axis against a constant tensor")
-    for value, dims in ((a, a_dims), (b, b_dims)):
-        if flow.state(value).views:
+    for value, state, dims in ((a, left, a_dims), (b, right, b_dims)):
+        if state.views:
             spread = product(flow.sizes(value)[2:]) if how == "convolution" else (1, 1)
             flow.use(value, op, how, [d % len(flow.sizes(value)) for d in dims], summed, spread)
     return flow.corrected(op, _summed(op, left, right, summed))
@@ -59,13 +68,28 @@ def _summed(op: Op, left: State, right: State, summed: Size) -> State:
     reader = replace(other, kind="activation", views=())
     if weight.origins:  # not the weight's own log: a constant of the author's on its way
         return multiplied(reader, replace(weight, log=surplus, views=()))
-    return scaled(reader, op.base, surplus, "tied", summed)
+    return scaled(reader, op.base, surplus, "tied", summed if log_ratio(summed) else widest(op))
 
 
-def _weight_times_weight(left: State, right: State) -> State:
-    """A product of two weights is a weight whose dimensions no table covers."""
-    lost = tuple(v.with_axes(None) for v in (*left.views, *right.views))
-    return State(left.log + right.log, "weight", lost)
+Operand = tuple[Any, Sequence[int]]
+"""A value with the dimensions of it that a contraction sums over."""
+
+
+def _token(flow: Flow, a: Operand, b: Operand, summed: Size) -> Any:
+    """Of two weights that meet over an infinite axis, the one that stands for an activation.
+
+    Learned queries, tokens and initial states: a finite number of vectors, which meet a matrix.
+    None where that is both or neither.
+    """
+    if not log_ratio(summed):
+        return None
+    vectors = []
+    for value, dims in (a, b):
+        sizes = flow.sizes(value)
+        away = {d % len(sizes) for d in dims}
+        if not any(log_ratio(size) for d, size in enumerate(sizes) if d not in away):
+            vectors.append(value)
+    return vectors[0] if len(vectors) == 1 else None
 
 
 # (m, k) x (k, n) -> (m, n)
@@ -190,9 +214,9 @@ def _index(flow: Flow, op: Op) -> State:
     leading = isinstance(indices, list | tuple) and len(indices) == 1
     if not leading or not isinstance(indices[0], fx.Node):
         return replace(state, views=tuple(v.with_axes(None) for v in state.views))
-    added = len(op.sizes) - len(flow.sizes(source)) + 1
+    added = op.sizes[: len(op.sizes) - len(flow.sizes(source)) + 1]
 
     def pick(axes: tuple[Axis, ...]) -> list[Axis]:
-        return [*((),) * added, *axes[1:]]
+        return [*map(repeated, added), *axes[1:]]
 
     return replace(state, views=mapped(state.views, pick))

@@ -11,6 +11,7 @@ from torch import fx
 from automup.analysis.dataflow import Op, Size, log_ratio, product
 from automup.analysis.flow import EPSILON, Flow, State, scaled
 from automup.analysis.ops.registry import floating_inputs, rule
+from automup.analysis.ops.statistics import is_statistic
 from automup.analysis.views import Axis, expanded, mapped, reshaped, resized
 
 
@@ -51,7 +52,7 @@ def _permute(flow: Flow, op: Op) -> State:
 @rule("expand")
 def _expand(flow: Flow, op: Op) -> State:
     state = flow.state(op.arg(0))
-    return replace(state, views=mapped(state.views, lambda axes: expanded(axes, len(op.sizes))))
+    return replace(state, views=mapped(state.views, lambda axes: expanded(axes, op.sizes)))
 
 
 # x[..., i, ...] -> one dimension fewer
@@ -129,6 +130,8 @@ def _write(flow: Flow, op: Op) -> State:
     values = floating_inputs(flow, op)
     if op.base.target in _OVERWRITES:
         values = [n for n in values if n is not op.arg(0)]
+        if len(values) == 1 and is_statistic(flow.state(values[0])):
+            return flow.state(values[0])  # kept in a buffer, as spectral norm does
     for value in values:
         flow.consume(op, value)
     states = [replace(flow.state(v), views=()) for v in values]

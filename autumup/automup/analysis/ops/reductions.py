@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import fx
 
 from automup.analysis.dataflow import Op, Size, log_ratio, product
-from automup.analysis.flow import Flow, State, powered, scaled
+from automup.analysis.flow import Flow, State, multiplied, powered, scaled
 from automup.analysis.ops.arithmetic import add
 from automup.analysis.ops.registry import forget, kind_of, rule
+from automup.analysis.ops.statistics import is_entries, is_statistic, statistic, std_of
 
 
 def _reduced(flow: Flow, op: Op) -> Size:
@@ -37,10 +39,17 @@ def _norm(flow: Flow, op: Op) -> State:
     order = op.arg(1, "ord", 2)
     if order not in (2, 2.0, None) and log_ratio(count):
         return flow.unknown(op, f"a norm of order {order} over an infinite dimension")
+    if is_statistic(state):
+        return state
+    if is_entries(state):
+        return statistic(state, std_of(flow, state) + 0.5 * log_ratio(count))
     if state.kind == "weight" and log_ratio(count):
         return flow.unknown(op, "a norm over an infinite dimension of a weight")
     state = _reduction(flow, op)
     return scaled(state, op.base, 0.5 * log_ratio(count), "sum", count)
+
+
+_MEANS = {torch.ops.aten.mean.dim, torch.ops.aten.mean.default}
 
 
 # means, extremes and medians keep the size
@@ -50,6 +59,8 @@ def _norm(flow: Flow, op: Op) -> State:
       "max_pool3d_with_indices", "adaptive_max_pool2d")  # fmt: skip
 def _reduction(flow: Flow, op: Op) -> State:
     state = flow.state(op.arg(0))
+    if is_entries(state) and op.base.target in _MEANS:
+        return statistic(state, state.log)  # the mean of n entries Theta(n^-1/2): Theta(1/n)
     if state.kind == "weight" and not state.neutral:
         return flow.unknown(op, "a statistic of a weight that grows with width")
     flow.consume(op, op.arg(0))
@@ -61,8 +72,12 @@ def _reduction(flow: Flow, op: Op) -> State:
 # var = mean of squares
 @rule("var", "var_mean", "std_mean")
 def _var(flow: Flow, op: Op) -> State | list[State]:
-    state = _reduction(flow, op)
     name = str(op.base.target)
+    weight = flow.state(op.arg(0))
+    if is_entries(weight):
+        spread = statistic(weight, std_of(flow, weight) * (2.0 if "var" in name else 1.0))
+        return [spread, statistic(weight, weight.log)] if "mean" in name else spread
+    state = _reduction(flow, op)
     if "var_mean" in name or "std_mean" in name:
         spread = powered(state, 2.0) if "var" in name else state
         return [spread, state]
@@ -75,6 +90,20 @@ def _cumsum(flow: Flow, op: Op) -> State:
     if op.sizes and log_ratio(op.sizes[dim % len(op.sizes)]):
         return flow.unknown(op, "a running sum along an infinite dimension")
     return _reduction(flow, op)
+
+
+# (v, gain, dim) -> (gain * v / |v|, |v|), |v| over all dimensions but one
+@rule("_weight_norm_interface")
+def _weight_norm(flow: Flow, op: Op) -> State | list[State]:
+    weight, gain = flow.state(op.arg(0)), flow.state(op.arg(1))
+    if not is_entries(weight):
+        return flow.unknown(op, "a weight norm of something that is no weight by itself")
+    kept = int(op.arg(2, "dim", 0)) % len(flow.sizes(op.arg(0)))
+    count = product(s for d, s in enumerate(flow.sizes(op.arg(0))) if d != kept)
+    norm = statistic(weight, std_of(flow, weight) + 0.5 * log_ratio(count))
+    flow.consume(op, op.arg(1))
+    views = tuple(replace(v, raw=False) for v in weight.views)
+    return [replace(multiplied(multiplied(weight, gain), norm, -1.0), views=views), norm]
 
 
 # exp(x) / sum exp(x): entries over an infinite axis share one unit between them
