@@ -247,6 +247,48 @@ T.vec("loss-inside", L + "self.out = nn.Linear(d, 10, bias=False)",
       "return F.cross_entropy(self.out(self.l(h)), torch.zeros(24, dtype=torch.long))",
       {"l.weight": HID, "out.weight": OUT})
 
+# --- weights that are made of weights ------------------------------------------------------------
+# W + B A is W beside two layers: A sums over d into a finite rank, B over the rank (drawn 0)
+T.vec("merged-low-rank", L + "self.a = nn.Parameter(torch.randn(4, d) * 0.02)\n"
+      "self.b = nn.Parameter(torch.zeros(d, 4))",
+      "h = F.linear(h, self.l.weight + self.b @ self.a)",
+      {"l.weight": HID, "a": QUARTER, "b": IN})
+# the entries of v / |v| are those of v where |v| is Theta(1): sqrt(n) entries of n^-1/2
+T.vec("weight-norm-by-hand", W + "self.g = nn.Parameter(torch.ones(d))",
+      "h = h @ (self.g * self.w / self.w.norm(dim=0))", {"w": HID, "g": IN})
+# of a readout they are 1/n over n^-1/2: n^1/2 too large
+T.vec("weight-norm-of-a-readout", "self.w = nn.Parameter(torch.randn(d, 10) * 0.02)",
+      "return h @ (self.w / self.w.norm(dim=0))", {"w": QUARTER}, sites=(("readout", -0.5),))
+# |v| of a weight that is drawn with a fixed std grows as sqrt(n), and so does torch's gain
+T.vec("weight-norm", L + "nn.init.normal_(self.l.weight, std=0.02)\n"
+      "nn.utils.parametrizations.weight_norm(self.l)", "h = self.l(h)",
+      {"l.parametrizations.weight.original0": "input x0.5",
+       "l.parametrizations.weight.original1": HALF})
+# the largest singular value is sqrt(r_o / r_i): 1 of a hidden weight, n^-1/2 of a readout
+T.vec("spectral-norm", "self.l = nn.Linear(d, d, bias=False)\n"
+      "nn.utils.parametrizations.spectral_norm(self.l)", "h = self.l(h)",
+      {"l.parametrizations.weight.original": HID})
+T.vec("spectral-norm-of-a-readout", "self.l = nn.Linear(d, 10, bias=False)\n"
+      "nn.utils.parametrizations.spectral_norm(self.l)", "return self.l(h)",
+      {"l.parametrizations.weight.original": OUT}, sites=(("readout", -0.5),))
+T.vec("weight-standardisation", W,
+      "w = self.w - self.w.mean(0, keepdim=True)\n"
+      "h = h @ (w / (w.std(0, keepdim=True) * w.shape[0]**0.5))", {"w": HID})
+T.vec("centred-weight", W, "h = h @ (self.w - self.w.mean(0, keepdim=True))", {"w": HID})
+# both sides of unit length: n^-1/2 each, and n of them
+T.vec("cosine-classifier", "self.w = nn.Parameter(torch.randn(10, d) * 0.02)",
+      "return F.normalize(h, dim=-1) @ F.normalize(self.w, dim=-1).T * 8", {"w": QUARTER})
+# a finite number of learned vectors that meet a matrix are inputs, not matrices
+T.vec("learned-queries", "self.q = nn.Parameter(torch.randn(5, d))\n" + L,
+      "h = h + self.l(self.q).mean(0)", {"q": IN, "l.weight": HID})
+T.vec("learned-vectors-that-meet-a-readout", "self.q = nn.Parameter(torch.randn(5, d))\n"
+      "self.w = nn.Parameter(torch.randn(d, 3) * 0.02)",
+      "h = h * (self.q @ self.w).mean()", {}, refused="nothing tells which")
+# matrices looked up by an index keep their axes
+T.vec("gathered-experts", "self.w = nn.Parameter(torch.randn(6, d, d) * 0.02)",
+      "i = torch.arange(24).view(24, 1).expand(24, 2) % 6\n"
+      "h = F.relu(torch.einsum('bi,bkio->bko', h, self.w[i])).sum(1)", {"w": HALF})
+
 # --- refusals ------------------------------------------------------------------------------------
 SUMS_OVER_NEITHER = "two infinite dimensions and this use of it sums over neither"
 # W6: a matrix that is used coordinate by coordinate before it is summed with
@@ -256,10 +298,7 @@ T.vec("soft-merged-experts", "self.r = nn.Linear(d, 4, bias=False)\n"
       "self.w = nn.Parameter(torch.randn(4, d, d) / d**0.5)",
       "w = torch.einsum('be,eoi->boi', self.r(h).softmax(-1), self.w)\n"
       "h = F.gelu(torch.einsum('boi,bi->bo', w, h))", {}, refused=SUMS_OVER_NEITHER)
-T.vec("weight-standardisation", W,
-      "w = self.w - self.w.mean(0, keepdim=True)\n"
-      "h = h @ (w / (w.std(0, keepdim=True) * w.shape[0]**0.5))", {}, refused=SUMS_OVER_NEITHER)
-T.vec("centred-weight", W, "h = h @ (self.w - self.w.mean(0, keepdim=True))", {},
+T.vec("weight-over-its-mean-size", W, "h = h @ (self.w / self.w.abs().mean())", {},
       refused=SUMS_OVER_NEITHER)
 T.add("per-head-output-summed-over-heads",
       model("self.h = d // 8\nself.emb = nn.Embedding(64, d)\n"
@@ -299,13 +338,13 @@ T.vec("fused-multi-query", "self.l = nn.Linear(d, d + 16, bias=False)\nself.o = 
       "h = h + self.o((w @ v.transpose(1, 2)).transpose(1, 2).reshape(b, d))",
       {"l.weight": "hidden 128+ x1 | 8 x0.5 | 8 x0.5", "o.weight": HID})
 T.vec("parts-that-overlap", "self.l = nn.Linear(d, d + 12, bias=False)\n",
-      "d = h.shape[1]\na = self.l(h)\nh = h * a[:, :d] + a[:, d - 6:d + 6].mean(-1, keepdim=True)", {},
+      "d = h.shape[1]\na = self.l(h)\n"
+      "h = h * a[:, :d] + a[:, d - 6:d + 6].mean(-1, keepdim=True)", {},
       refused="cut into parts that overlap and grow differently")
 T.vec("sums-over-both-its-axes", W, "h = F.relu(h @ self.w) @ self.w.T", {},
       refused="two uses of it sum over different infinite dimensions")
-T.vec("product-of-weights", L + "self.a = nn.Parameter(torch.randn(4, d) * 0.02)\n"
-      "self.b = nn.Parameter(torch.zeros(d, 4))",
-      "h = F.linear(h, self.l.weight + self.b @ self.a)", {}, refused="another size")
+T.vec("product-of-weights-over-width", W + "self.v = nn.Parameter(torch.randn(d, d) / d**0.5)",
+      "h = h @ (self.w @ self.v)", {}, refused="nothing tells which")
 T.vec("unused-weight", W, "h = h + 0", {}, refused="no operation of the traced forward reads it")
 T.vec("running-sum", L, "h = self.l(h).cumsum(-1)", {}, refused="running sum")
 T.vec("fourier", L, "h = self.l(torch.fft.fft(h, dim=-1).real)", {}, refused="Fourier transform")
@@ -321,8 +360,9 @@ T.vec("table-without-an-exponent", L,
       refused="table of constants whose size changes with width")
 T.vec("multiplier-in-a-library", L, "h = F.gelu(F.normalize(self.l(h), dim=-1))", {},
       refused="computed in torch's normalize", error=RewriteError)
-T.vec("no-name-for-the-size", W, "return F.relu(h @ self.w).view(24, 8, -1).sum(-1)", {},
-      refused="No name in scope tells the size", error=RewriteError)
+T.vec("no-name-for-the-size", W,
+      "return (lambda: F.relu(h @ self.w).view(24, 8, -1))().sum(-1)", {"w": HID},
+      sites=(("reduction", -1.0),))  # h.size(-1) / 8: any size that grows alike will do
 T.add("integer-output", vectors("", "return h.argmax(-1)", head=False), (IDS,), {},
       refused="no floating-point tensor", error=AutomupError)
 
@@ -331,6 +371,14 @@ HEAD, WHOLE = (("attention", -0.5),), (("attention", -1.0),)
 SUM = (("reduction", -0.5),)  # the same, written as a sum
 QK = "q @ k.transpose(-2, -1)"
 S = "self.scale = self.hd**-0.5"
+# the constant of a product that has no infinite axis itself: sqrt(d) of a bias of the logits
+T.att("scaled-bias", "self.bias = nn.Parameter(torch.zeros(1, 1, 12, 12))",
+      f"a = {QK} / math.sqrt(q.size(-1)) + self.bias * math.sqrt(q.size(-1))",
+      (("attention", -0.5), ("attention", -0.5)), {"a.bias": SCALAR})
+# q . k grows, q . w does not: the author's constant fits neither
+T.att("segments", "self.w = nn.Parameter(torch.randn(3, self.hd) / self.hd**0.5)",
+      f"a = ({QK} + (q @ self.w.T).sum(-1, keepdim=True)) / math.sqrt(q.size(-1))",
+      (("attention", -1.0), ("scale", 0.5)), {"a.w": OUT})
 T.att("attribute", S, f"a = {QK} * self.scale", HEAD)
 T.att("divided-by-root", "", f"a = {QK} / math.sqrt(q.size(-1))", HEAD)
 T.att("divided-by-d", "", f"a = {QK} / q.size(-1)", ())

@@ -64,11 +64,12 @@ def _parameter(
     dims = ((), ()) if summary.problem else (summary.fan_in_dims, summary.fan_out_dims)
     grown = ratios(target.shape, base.shape, *dims)
     wanted = init_multiplier(grown, role_of(*map(bool, dims)))
-    drawn = wanted
+    drawn = None  # zeros, or what is left alone
     if base.law.rms and not summary.problem:
         drawn = _law_ratio(study, base, target, at)
     parts = () if summary.problem else _parts(summary, seen, grown.fan_in, drawn)
-    mult = next((part.init_mult for part in parts if part.grows), _exact(wanted / drawn))
+    whole = _factor(wanted, drawn)
+    mult = next((part.init_mult for part in parts if part.grows), whole)
     return Parameter(
         name=base.name,
         names=base.names,
@@ -91,7 +92,7 @@ def _parameter(
 
 
 def _parts(
-    verified: WeightSummary, seen: WeightSummary, fan_in: float, drawn: float
+    verified: WeightSummary, seen: WeightSummary, fan_in: float, drawn: float | None
 ) -> tuple[Part, ...]:
     """The parts of a fused weight at the target; nothing where all rows grow alike.
 
@@ -105,7 +106,7 @@ def _parts(
     for part, (base, size) in zip(verified.parts, sizes, strict=True):
         role = role_of(bool(verified.fan_in_dims), part.grows)
         wanted = init_multiplier(Ratios(fan_in, size / base), role)
-        found.append(Part(size, base, part.grows, _exact(wanted / drawn)))
+        found.append(Part(size, base, part.grows, _factor(wanted, drawn)))
     alike = all(p.grows for p in found) and len({p.size / p.base_size for p in found}) == 1
     return () if alike else tuple(found)
 
@@ -142,8 +143,9 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _exact(factor: float) -> float:
-    """1 where the factor differs from 1 by rounding alone."""
+def _factor(wanted: float, drawn: float | None) -> float:
+    """What is missing of a wanted change of the std; 1 where only rounding is."""
+    factor = 1.0 if drawn is None else wanted / drawn
     return 1.0 if abs(factor - 1.0) < 1e-9 else factor
 
 

@@ -9,7 +9,7 @@ from torch import fx
 from automup.analysis.dataflow import Op
 from automup.analysis.flow import Flow, State, multiplied, powered, scaled
 from automup.analysis.ops.registry import floating_inputs, forget, kind_of, rule, widest
-from automup.analysis.ops.statistics import is_statistic
+from automup.analysis.ops.statistics import is_entries, is_statistic
 
 
 @rule("add", "sub", "rsub", "lerp", "maximum", "minimum", "where", "masked_fill", "hypot",
@@ -21,6 +21,8 @@ def add(flow: Flow, op: Op) -> State:
         return State(0.0, "known")
     views = flow.elementwise_uses(op, operands)
     states = [flow.state(n) for n in operands]
+    if len(views) == 1 and any(is_entries(state) for state in states):
+        views = (replace(views[0], raw=True),)  # less its own mean: still its entries
     return replace(flow.join(op, states), views=views)
 
 

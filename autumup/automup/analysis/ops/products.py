@@ -19,14 +19,13 @@ def weight_times_weight(flow: Flow, op: Op, a: Operand, b: Operand, how: str) ->
 
     The product is a weight in which each factor varies along its own dimensions only, and each
     entry sums ``rank`` terms on the side of the one that is not contracted later. Over an infinite
-    axis the later contraction alone tells which of the two sums over it: there they are lost.
+    axis the later contraction alone would tell which of the two sums over it.
     """
     left, right = flow.state(a[0]), flow.state(b[0])
     log = left.log + right.log
     rank = product(flow.sizes(a[0])[d] for d in a[1])
     if how != "matmul" or log_ratio(rank):
-        lost = (v.with_axes(None) for v in (*left.views, *right.views))
-        return State(log, "weight", tuple(replace(v, raw=False) for v in lost))
+        return flow.unknown(op, "two weights meet, and nothing tells which sums over the axis")
     left_rank, right_rank = len(flow.sizes(a[0])), len(flow.sizes(b[0]))
     batch = left_rank + right_rank - 2 * len(a[1]) - len(op.sizes)
     kept_left = [d for d in range(left_rank) if d not in {x % left_rank for x in a[1]}]

@@ -53,7 +53,7 @@ _MEANS = {torch.ops.aten.mean.dim, torch.ops.aten.mean.default}
 
 
 # means, extremes and medians keep the size
-@rule("mean", "amax", "amin", "max", "min", "std", "median", "nanmean", "aminmax", "topk", "sort",
+@rule("mean", "amax", "amin", "max", "min", "median", "nanmean", "aminmax", "topk", "sort",
       "kthvalue", "adaptive_avg_pool2d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d",
       "avg_pool1d", "avg_pool2d", "avg_pool3d", "max_pool2d_with_indices", "cummax",
       "max_pool3d_with_indices", "adaptive_max_pool2d")  # fmt: skip
@@ -70,7 +70,7 @@ def _reduction(flow: Flow, op: Op) -> State:
 
 
 # var = mean of squares
-@rule("var", "var_mean", "std_mean")
+@rule("var", "std", "var_mean", "std_mean")
 def _var(flow: Flow, op: Op) -> State | list[State]:
     name = str(op.base.target)
     weight = flow.state(op.arg(0))
@@ -81,7 +81,7 @@ def _var(flow: Flow, op: Op) -> State | list[State]:
     if "var_mean" in name or "std_mean" in name:
         spread = powered(state, 2.0) if "var" in name else state
         return [spread, state]
-    return powered(state, 2.0)
+    return powered(state, 2.0) if "var" in name else state
 
 
 @rule("cumsum", "cumprod", "logcumsumexp")
