@@ -14,6 +14,7 @@ import importlib.metadata
 import json
 import multiprocessing
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -35,7 +36,7 @@ FORK = multiprocessing.get_context("fork")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; its exit status."""
     options = _parser().parse_args(argv)
-    for name in ("zoo.handwritten", "zoo.pypi"):
+    for name in ("zoo.handwritten", "zoo.pypi", "zoo.measure"):  # imported once, for all processes
         importlib.import_module(name)
     entries = [e for e in ZOO.values() if _selected(e.name, options.names)]
     if not entries:
@@ -173,7 +174,7 @@ def _progress(row: Row) -> str:
 
 
 def _command(options: argparse.Namespace) -> str:
-    return " ".join(["python tests/zoo", *options.names, "--out", str(options.out)])
+    return "python tests/zoo " + shlex.join([*options.names, "--out", str(options.out)])
 
 
 def _versions() -> str:

@@ -11,6 +11,8 @@ from typing import Any
 
 RIGHT, REFUSED, WRONG, FAILED, ABSENT = "right", "refused", "wrong", "failed", "not installed"
 OUTCOMES = (RIGHT, REFUSED, WRONG, FAILED, ABSENT)
+SHORT, LONG, MANY = 70, 500, 8
+"""Characters of a reason in the table and below it; faults that are listed of one model."""
 NOISY = 0.1
 """A standard error that is worth showing."""
 
@@ -88,10 +90,11 @@ def document(rows: Sequence[Row], command: str, versions: str) -> str:
     others = [row for row in rows if row.faults and row.outcome not in (WRONG, FAILED, REFUSED)]
     if others:
         parts.append("## Notes\n\n" + "\n".join(map(_details, others)) + "\n")
-    refused = [r for r in rows if r.convert not in ("", "yes") and r.outcome != WRONG]
+    refused = [r for r in rows if r.convert not in ("", "yes") and r.outcome == RIGHT]
     if refused:
-        lines = [f"- **{r.name}**: {_clean(r.convert)}" for r in refused]
-        parts.append("## What `convert` refuses\n\n" + "\n".join(lines) + "\n")
+        lines = [f"- **{r.name}**: {_short(r.convert, LONG)}" for r in refused]
+        title = "## Right in memory, refused by `convert`\n\n"
+        parts.append(title + "\n".join(lines) + "\n")
     return "\n".join(parts)
 
 
@@ -150,7 +153,7 @@ def _of(pair: tuple[int, int] | None) -> str:
     return "–" if pair is None else f"{pair[0]}/{pair[1]}"
 
 
-def _short(text: str, most: int = 70) -> str:
+def _short(text: str, most: int = SHORT) -> str:
     first = _clean(text)
     return first if len(first) <= most else first[: most - 1].rsplit(" ", 1)[0] + " …"
 
@@ -166,8 +169,10 @@ def _details(row: Row) -> str:
     lines = []
     if row.refusal:
         known = " (expected)" if row.expected else ""
-        lines.append(f"{_clean(row.refusal)}{known}")
-    lines += [_clean(f) for f in row.faults]
+        lines.append(f"{_short(row.refusal, LONG)}{known}")
+    lines += [_clean(f) for f in row.faults[:MANY]]
+    if len(row.faults) > MANY:
+        lines.append(f"And {len(row.faults) - MANY} more.")
     return f"- **{row.name}**: " + " ".join(lines)
 
 
@@ -180,11 +185,12 @@ What automup makes of every model of its zoo (`tests/zoo`), measured by
 {command}
 ```
 
-with {versions}. Each model is read by `automup.parametrize` at its base, and then checked by two
-oracles that share no code with the analysis.
+with {versions}.
+Each model is read by `automup.parametrize` at its base, and then checked by two oracles that share
+no code with the analysis.
 
 - **sites, unresolved**: multipliers that the plan has, and what it left open; or why the model was
-  refused, with the whole message below the tables.
+  refused, said more fully below the tables.
 - **roles**: weights with a growing dimension whose role, fan_in and fan_out agree with the first
   oracle, of those that it can count. It reruns every operation of the real model that reads a
   weight, with random positive numbers for the weight and what it meets, and counts through
@@ -197,7 +203,7 @@ oracles that share no code with the analysis.
   3 seeds, with its standard error where that is above 0.1. μP is right between −0.3 and +0.2.
   `tests/zoo/movement.py` says why so.
 - **convert**: whether the file converts, and the converted model is the live one.
-- **s**: seconds of `parametrize` and of one plan.
+- **s**: CPU seconds of `parametrize` and of the plan at 4 times the base.
 
 A model is *right* when all agree, *refused* (°) when automup says by name why it will not do it,
 and *wrong* (✗) when anything disagrees: a silent error. *Failed* is an exception that is not a
