@@ -96,3 +96,58 @@ def test_torchs_encoder_in_mup() -> None:
         train, evaluated = (model.train(mode)(cases.TOKENS) for mode in (True, False))
     torch.testing.assert_close(train, evaluated)
     assert all(math.isclose(layer.self_attn._automup_scale, 0.5) for layer in model.layers.layers)
+
+
+class Whole(nn.Module):
+    """torch's encoder and decoder: self attention and cross attention."""
+
+    def __init__(self, width: int = 32, first: bool = True) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(256, width)
+        self.body = nn.Transformer(
+            width, 4, 1, 1, 2 * width, dropout=0.0, batch_first=True, norm_first=first
+        )
+        self.head = nn.Linear(width, 256)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        x = self.embed(tokens)
+        output: torch.Tensor = self.head(self.body(x, x.flip(1)))
+        return output
+
+
+def by_hand(model: nn.Module, factor: float) -> nn.Module:
+    """The author's model with the query's third of each projection times a factor."""
+    twin = Whole(model.embed.embedding_dim).double()  # type: ignore[union-attr,arg-type]
+    twin.load_state_dict(model.state_dict())
+    for module in twin.modules():
+        if isinstance(module, nn.MultiheadAttention):
+            for tensor in (module.in_proj_weight, module.in_proj_bias):
+                tensor.data[: module.embed_dim] *= factor
+    return twin
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_every_logit_of_torchs_transformer_moves_by_the_factor(training: bool) -> None:
+    plain = Whole(128).double().train(training)
+    before = plain(cases.TOKENS)
+    mu = automup.parametrize(Whole, inputs=(cases.TOKENS,))
+    model = mu(128).double().train(training)
+    for name, parameter in model.named_parameters():
+        if "in_proj_bias" in name:
+            nn.init.normal_(parameter)
+    for factor in (0.5, 0.5 * 1.01):
+        expected = by_hand(model, factor).train(training)(cases.TOKENS)
+        torch.testing.assert_close(model(cases.TOKENS), expected, rtol=1e-11, atol=1e-12)
+        for module in model.modules():
+            if isinstance(module, nn.MultiheadAttention):
+                scale_logits(module, 1.01)
+    assert torch.equal(plain(cases.TOKENS), before)
+
+
+def test_torchs_transformer_compiles_as_one_graph() -> None:
+    mu = automup.parametrize(Whole, inputs=(cases.TOKENS,))
+    plain, model = Whole(128), mu(128)
+    before = torch.compile(plain, backend="eager", fullgraph=True)(cases.TOKENS)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(cases.TOKENS), model(cases.TOKENS))
+    torch.testing.assert_close(plain(cases.TOKENS), before)

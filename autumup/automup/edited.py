@@ -5,15 +5,16 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache, partial
 from itertools import islice
 
 from torch import nn
 
 from automup.analysis.comparison import Spot
-from automup.analysis.placement import edit_for, frame_owner, span_text
+from automup.analysis.placement import edit_for, frame_owner
 from automup.analysis.sites import Correction
 from automup.apply import MethodChange
+from automup.capture.source import Frame
 from automup.errors import RewriteError, UnresolvedError
 from automup.plan import Span
 from automup.reach import Path, find_member, find_paths
@@ -22,67 +23,98 @@ from automup.rewrite import Edit, Unrun, find_unrun, function_at
 from automup.study import Study
 
 WAYS = 4  # to one function, of which the check after the change finds the right one
+ARGUMENTS = 8  # of a call, that are tried
 
 Edits = Callable[[Spot, Correction], Iterable[MethodChange]]
 
 
-def edited_forms(
-    study: Study, spot: Spot, *, argument: bool = False
-) -> Iterator[tuple[Edits, bool]]:
-    """Edits of a spot's function, by each way to it; whether that leads through a registry.
+def edited_forms(study: Study, spot: Spot) -> Iterator[tuple[Edits, bool]]:
+    """Edits of a spot's function, by each way to it; whether that leads through a registry."""
+    model = study.shop(study.base).built.model
+    for number, (_, path) in enumerate(_ways(model, spot.first, 0)):
+        form = _for_each_module(study, partial(_edited_in, study, number))
+        yield form, any(step.kind == "item" for step in path)
 
-    Args:
-        study: the model.
-        spot: what needs a multiplier.
-        argument: multiply the first argument of the call there, for a function whose code cannot
-            be edited, or does not show what it computes.
+
+def argument_forms(study: Study, spot: Spot) -> Iterator[Edits]:
+    """Edits of one argument of a call on the way to a spot, the innermost call first.
+
+    For functions whose code cannot be edited, or does not show what it computes, as a library's,
+    or one out of a registry: a scale or a query that is passed to them.
     """
     model = study.shop(study.base).built.model
-    if argument and not _is_call(spot.span):
-        return
-    for number, (_, path) in enumerate(_ways(model, spot.first)):
-        by_registry = any(step.kind == "item" for step in path)
-        yield _edited_form(study, number, argument=argument), by_registry
+    for depth, frame in enumerate(spot.first.frames):
+        ways = [path for _, path in _ways(model, spot.first, depth)]
+        sure = (i for i, path in enumerate(ways) if all(step.kind != "item" for step in path))
+        way = next(sure, None)
+        if way is not None:
+            for number in range(min(ARGUMENTS, len(_arguments_of(frame)))):
+                yield _for_each_module(study, partial(_edited_argument, study, depth, way, number))
 
 
-def _edited_form(study: Study, number: int, *, argument: bool) -> Edits:
+def _for_each_module(
+    study: Study, edit_of: Callable[[Correction], tuple[MethodChange, ...]]
+) -> Edits:
     """Edits with formulas in actual sizes, made from the base and twice the base."""
     spots = {spot.key: spot for spot in study.exponents.spots}
-    model = study.shop(study.base).built.model
-
-    @cache
-    def edit_of(known: Correction) -> tuple[MethodChange, ...]:
-        owners = [frame_owner(model, o) for o in known.node.meta["fact"].owners]
-        edit = edit_for(known, 0, owners)
-        if argument:
-            edit = replace(edit, constant=False, module_call=True)
-        ways = _ways(model, known)
-        if number >= len(ways):
-            raise RewriteError(
-                f"One of its modules, {known.node.meta['fact'].module}, reaches this code in "
-                "another way than the rest.",
-                where=str(known.frames[0]),
-                fix="Keep the scale in a float attribute of the module.",
-            )
-        owner, path = ways[number]
-        lines = frozenset(n for file, n in study.exploration.lines if file == edit.span.file)
-        twins = _changes_of_twins(model, owner, path, edit, known.frames[0].function, lines)
-        return (MethodChange(owner, path, (edit,)), *twins)
+    made: dict[Correction, tuple[MethodChange, ...]] = {}
 
     def change(spot: Spot, correction: Correction) -> Iterable[MethodChange]:
         twin = spots[spot.key]
         module = correction.node.meta["fact"].module
         same = (c for c in twin.corrections if c.node.meta["fact"].module == module)
-        return edit_of(next(same, twin.first))
+        known = next(same, twin.first)
+        if known not in made:
+            made[known] = edit_of(known)
+        return made[known]
 
     return change
 
 
-def _is_call(span: Span) -> bool:
+def _edited_in(study: Study, number: int, known: Correction) -> tuple[MethodChange, ...]:
+    model = study.shop(study.base).built.model
+    owners = [frame_owner(model, o) for o in known.node.meta["fact"].owners]
+    edit = edit_for(known, 0, owners)
+    owner, path = _way(model, known, 0, number)
+    lines = frozenset(n for file, n in study.exploration.lines if file == edit.span.file)
+    twins = _changes_of_twins(model, owner, path, edit, known.frames[0].function, lines)
+    return (MethodChange(owner, path, (edit,)), *twins)
+
+
+def _edited_argument(
+    study: Study, depth: int, way: int, number: int, known: Correction
+) -> tuple[MethodChange, ...]:
+    model = study.shop(study.base).built.model
+    owners = [frame_owner(model, o) for o in known.node.meta["fact"].owners]
+    edit = edit_for(known, depth, owners)
+    refuse_unrun(study, edit.span)
+    span = _arguments_of(known.frames[depth])[number]
+    owner, path = _way(model, known, depth, way)
+    return (MethodChange(owner, path, (replace(edit, span=span, constant=False),)),)
+
+
+def _arguments_of(frame: Frame) -> list[Span]:
+    """Where the arguments are of the call that a frame is evaluating: named ones first."""
+    end = (frame.end_line, frame.end_byte_column)
     try:
-        return isinstance(ast.parse(f"({span_text(span)})", mode="eval").body, ast.Call)
-    except SyntaxError:  # a chain of methods over several lines
-        return False
+        tree = ast.parse(read_source(frame.file).removeprefix("\ufeff"))
+    except SyntaxError:
+        return []
+    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call)]
+    at = [n for n in calls if (n.end_lineno, n.end_col_offset) == end]
+    named = [k.value for n in at[:1] for k in n.keywords if k.arg]
+    placed = [a for n in at[:1] for a in n.args if not isinstance(a, ast.Starred)]
+    return [
+        replace(
+            frame,
+            line=node.lineno,
+            byte_column=node.col_offset,
+            end_line=node.end_lineno or node.lineno,
+            end_byte_column=node.end_col_offset or 0,
+        ).span
+        for node in (*named, *placed)
+        if not isinstance(node, ast.Constant)
+    ]
 
 
 def _changes_of_twins(
@@ -98,24 +130,33 @@ def _changes_of_twins(
             yield MethodChange(owner, member, (twin,))
 
 
-@cache
-def _ways(model: nn.Module, correction: Correction) -> tuple[tuple[str, Path], ...]:
-    """The modules and ways from them to the function that runs an operation.
+def _way(model: nn.Module, known: Correction, depth: int, number: int) -> tuple[str, Path]:
+    ways = _ways(model, known, depth)
+    if number < len(ways):
+        return ways[number]
+    raise RewriteError(
+        f"One of its modules, {known.node.meta['fact'].module}, reaches this code in another way "
+        "than the rest.",
+        where=str(known.frames[depth]),
+        fix="Keep the scale in a float attribute of the module.",
+    )
+
+
+def _ways(model: nn.Module, correction: Correction, depth: int) -> tuple[tuple[str, Path], ...]:
+    """The modules and ways from them to the function that one of an operation's frames runs.
 
     The innermost module that is a function's ``self`` first; else the one that is being run.
     """
     fact = correction.node.meta["fact"]
+    paths = [*fact.owners[depth:]]
+    if not any(frame_owner(model, path) for path in paths):
+        paths = [fact.module for _ in paths]
     found: dict[tuple[str, Path], None] = {}
-    for depth, path in enumerate(fact.owners):
+    for end, path in enumerate(paths, depth + 1):
         owner = frame_owner(model, path)
         if owner is not None:
-            ways = islice(find_paths(owner, correction.frames[: depth + 1]), WAYS)
+            ways = islice(find_paths(owner, correction.frames[depth:end]), WAYS)
             found.update(dict.fromkeys((path, way) for way in ways))
-    if not found:
-        for depth in range(len(correction.frames)):
-            owner = model.get_submodule(fact.module)
-            ways = islice(find_paths(owner, correction.frames[: depth + 1]), WAYS)
-            found.update(dict.fromkeys((fact.module, way) for way in ways))
     return tuple(found)[:WAYS]
 
 
@@ -141,7 +182,12 @@ def refuse_unrun(study: Study, span: Span) -> None:
     text = read_source(span.file)
     if text:
         lines = frozenset(n for file, n in study.exploration.lines if file == span.file)
-        _refuse_suspicious(find_unrun(text, lines, ()), text, span)
+        _refuse_suspicious(_unrun(text, lines), text, span)
+
+
+@lru_cache(maxsize=64)
+def _unrun(text: str, lines: frozenset[int]) -> Unrun:
+    return find_unrun(text, lines, ())
 
 
 def _refuse_suspicious(unrun: Unrun, text: str, span: Span) -> None:

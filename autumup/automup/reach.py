@@ -20,9 +20,11 @@ import torch
 from torch import nn
 
 from automup.capture.source import Frame
+from automup.errors import RewriteError
 
-DEPTH, WIDTH = 8, 4000
-"""How many steps a search takes from one function to the next, and at how many objects it looks."""
+DEPTH, FIELDS, WIDTH = 8, 2, 4000
+"""How many steps a search takes from one function to the next, how many of them through fields of
+objects, and at how many objects it looks."""
 _PLAIN = (str, bytes, int, float, complex, torch.Tensor, nn.Module, torch.dtype, torch.device)
 
 
@@ -105,7 +107,8 @@ def _functions(
     seen: set[int] = set()
     while pending and len(seen) < WIDTH:
         path, value = pending.popleft()
-        if id(value) in seen or len(path) > DEPTH:
+        fields = sum(step.kind == "field" for step in path)
+        if id(value) in seen or len(path) > DEPTH or fields > FIELDS:
             continue
         seen.add(id(value))
         if isinstance(value, types.FunctionType):
@@ -176,11 +179,9 @@ def parts(value: Any) -> Iterator[tuple[Step, Any]]:
             yield from ((Step("default", k), a) for k, a in value.keywords.items() if callable(a))
     elif isinstance(value, staticmethod | classmethod | types.MethodType):
         yield Step("inner"), value.__func__
-    elif isinstance(value, Mapping | list | tuple):
-        items = value.items() if isinstance(value, Mapping) else enumerate(value)
+    elif isinstance(value, dict | list | tuple | types.MappingProxyType):
+        items = enumerate(value) if isinstance(value, list | tuple) else value.items()
         yield from ((Step("item", k), v) for k, v in items if not isinstance(v, _PLAIN))
-        if not isinstance(value, dict | list | tuple | types.MappingProxyType):
-            yield from _parts_of_object(value)
     elif not isinstance(value, (*_PLAIN, type, types.ModuleType, types.BuiltinFunctionType)):
         yield from _parts_of_object(value)
 
@@ -254,15 +255,22 @@ def with_parts(value: Any, changed: Mapping[Step, Any]) -> Any:
 
 def _object_with(value: Any, changed: Mapping[Step, Any]) -> Any:
     made = dict(value) if isinstance(value, types.MappingProxyType) else copy.copy(value)
+    fields = [getattr(x, "__dict__", None) for x in (value, made)]
+    if made is value or (fields[0] is not None and fields[0] is fields[1]):
+        raise RewriteError(
+            f"A {type(value).__name__} on the way to a multiplier cannot be copied, so it would "
+            "change for every model that uses it.",
+            fix="Keep the scale in a float attribute of the module.",
+        )
     members = {step: new for step, new in changed.items() if step.kind == "member"}
     for step, new in changed.items():
         if step.kind == "item":
             made[step.name] = new
         elif step.kind == "field":
             was = getattr(value, str(step.name))
-            same = [name for name, v in getattr(value, "__dict__", {}).items() if v is was]
+            same = [name for name, v in vars(value).items() if v is was]
             for name in (str(step.name), *same):  # a wrapper's __wrapped__, too
-                setattr(made, name, new)
+                vars(made)[name] = new
     if members:
         made.__class__ = subclass(type(value), members)
     return made
@@ -297,7 +305,5 @@ def _init_subclass(cls: type) -> Any:
 
 
 class _Quiet:
-    __slots__ = ()
-
     def __init_subclass__(cls, **settings: Any) -> None:
         """Says nothing to the classes behind it."""

@@ -7,35 +7,20 @@ the calculus must find nothing left to correct: then each factor is what was ask
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
 from typing import Any
 
-from torch import fx, nn
+from torch import fx
 
 from automup.analysis.comparison import Comparison, Spot
-from automup.analysis.placement import frame_owner
 from automup.analysis.sites import Correction
-from automup.apply import (
-    AttributeChange,
-    Change,
-    InputChange,
-    MethodChange,
-    MultiheadChange,
-    OutputChange,
-    multiply,
-)
-from automup.edited import edited_forms, refuse_unrun
+from automup.apply import Change, MethodChange, MultiheadChange, multiply
 from automup.errors import RewriteError, UnresolvedError
+from automup.live_forms import Form, forms_for, no_place
 from automup.plan import Span
 from automup.reach import Path
 from automup.study import Knobs, Study
-
-HOOKS = 4  # modules before an operation whose outputs are tried: those next to it
-
-Form = Callable[[Spot, Correction], Iterable[Change]]
-"""Makes the changes for one correction of a spot at some target."""
 
 
 @dataclass(frozen=True)
@@ -84,52 +69,77 @@ def realise(study: Study) -> Realisation:
     Raises:
         RewriteError: if a multiplier has no place in the live model; names it.
     """
-    realisation = Realisation(_choose(study, careful=False))
+    choice = _Choice(study)
+    realisation = Realisation(choice.forms(careful=False))
     if _problem(study, realisation) is not None:
-        realisation = Realisation(_choose(study, careful=True))
+        realisation = Realisation(choice.forms(careful=True))
         if problem := _problem(study, realisation):
             raise problem
     return realisation
 
 
-def _choose(study: Study, *, careful: bool) -> dict[tuple[Span, float], Form]:
-    chosen: dict[tuple[Span, float], Form] = {}
-    for spot in study.exponents.spots:
-        if spot.key not in chosen:
-            form, mended = _choice(study, spot, careful=careful)
-            # One change may mend several spots, as a scale that two branches share.
-            chosen |= dict.fromkeys(mended - chosen.keys(), _nothing)
-            chosen[spot.key] = form
-    return chosen
+Key = tuple[Span, float]
+
+
+class _Choice:
+    """For every spot the first form that mends it; remembers what was tried."""
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+        self._tried: dict[tuple[Key, int], frozenset[Key] | RewriteError] = {}
+
+    def forms(self, *, careful: bool) -> dict[Key, Form]:
+        """Every spot's form.
+
+        Args:
+            careful: try each by itself, instead of going on with what looks right.
+
+        Raises:
+            RewriteError: if there is none for a spot.
+            UnresolvedError: if there is, but code that no trace ran may need another multiplier.
+        """
+        chosen: dict[Key, Form] = {}
+        for spot in self._study.exponents.spots:
+            if spot.key not in chosen:
+                form, mended = self._form(spot, careful=careful)
+                # One change may mend several spots, as a scale that two branches share.
+                chosen |= dict.fromkeys(mended - chosen.keys(), _nothing)
+                chosen[spot.key] = form
+        return chosen
+
+    def _form(self, spot: Spot, *, careful: bool) -> tuple[Form, frozenset[Key]]:
+        refusal: RewriteError | None = None
+        for number, (form, sure) in enumerate(forms_for(self._study, spot)):
+            if sure and not careful:
+                mended = self._at_first_sight(spot, form)
+            else:
+                mended = self._mended(spot, form, number)
+            if isinstance(mended, RewriteError):
+                refusal = refusal or (mended if sure else None)
+            elif mended:
+                return form, mended
+        raise refusal or no_place(spot)
+
+    def _at_first_sight(self, spot: Spot, form: Form) -> frozenset[Key] | RewriteError:
+        try:
+            for correction in spot.corrections:
+                list(form(spot, correction))
+        except RewriteError as error:
+            return error
+        return frozenset({spot.key})
+
+    def _mended(self, spot: Spot, form: Form, number: int) -> frozenset[Key] | RewriteError:
+        if (spot.key, number) not in self._tried:
+            try:
+                result: frozenset[Key] | RewriteError = _mended(self._study, spot, form)
+            except RewriteError as error:
+                result = error
+            self._tried[spot.key, number] = result
+        return self._tried[spot.key, number]
 
 
 def _nothing(spot: Spot, correction: Correction) -> Sequence[Change]:
     return ()
-
-
-def _choice(
-    study: Study, spot: Spot, *, careful: bool
-) -> tuple[Form, frozenset[tuple[Span, float]]]:
-    """The first form that mends a spot, and all the spots that it mends.
-
-    Raises:
-        RewriteError: if there is none.
-        UnresolvedError: if there is, but code that no trace ran may need another multiplier.
-    """
-    refusal: RewriteError | None = None
-    for form, sure in _forms(study, spot):
-        try:
-            if sure and not careful:
-                for correction in spot.corrections:
-                    list(form(spot, correction))
-                return form, frozenset()
-            mended = _mended(study, spot, form)
-        except RewriteError as error:
-            refusal = refusal or error
-            continue
-        if mended:
-            return form, mended
-    raise refusal or _no_place(spot)
 
 
 def _problem(study: Study, realisation: Realisation) -> RewriteError | None:
@@ -224,138 +234,3 @@ def _mended(study: Study, spot: Spot, form: Form) -> frozenset[tuple[Span, float
 
 def _line(key: tuple[Span, float]) -> tuple[str, int, float]:
     return key[0].file, key[0].line, key[1]
-
-
-# --- the forms -----------------------------------------------------------------------------------
-
-
-def _forms(study: Study, spot: Spot) -> Iterator[tuple[Form, bool]]:
-    """Forms to try, with whether the first look at one is enough to go on with it."""
-    model = study.shop(study.base).built.model
-    fact = spot.first.node.meta["fact"]
-    yield from ((_attribute_form(model, name), False) for name in _attributes(model, spot))
-    late: list[Form] = []
-    if spot.first.outside_library:
-        for form, by_registry in edited_forms(study, spot):
-            if by_registry:  # another entry may be taken out of it later
-                late.append(form)
-            else:
-                yield form, True
-    if spot.first.kind == "attention" and isinstance(
-        model.get_submodule(fact.module), nn.MultiheadAttention
-    ):
-        yield _multihead_form, True
-    if spot.first.kind == "readout":
-        if _owns(model, spot.first.reader, spot.first.parameter):
-            yield _input_form, True
-    else:
-        ways = edited_forms(study, spot, argument=True)
-        yield from ((form, False) for form, by_registry in ways if not by_registry)
-        for number in range(min(HOOKS, len(_upstream(model, spot.first)))):
-            yield _output_form(study, number), False
-    yield from ((form, True) for form in late)
-
-
-def _no_place(spot: Spot) -> RewriteError:
-    return RewriteError(
-        f"No place for the multiplier of this {spot.first.kind} in the live model: it is computed "
-        f"in {_computed_in(spot)}, which is not a method of one of the model's own modules.",
-        where=str(spot.span),
-        fix="Write it as a method of a module of your own"
-        + ("." if spot.first.node.meta["fact"].library else ", or keep the scale in an attribute."),
-    )
-
-
-def _computed_in(spot: Spot) -> str:
-    library = spot.first.node.meta["fact"].library
-    if library:
-        return f"torch's {library[0]}"
-    return spot.frame.function if spot.frame else "code without a source"
-
-
-def _attributes(model: nn.Module, spot: Spot) -> Iterator[str]:
-    """Float attributes of the modules whose frames computed the value, innermost first."""
-    found: dict[str, None] = {}
-    for path in spot.first.node.meta["fact"].owners:
-        owner = frame_owner(model, path)
-        for name, value in vars(owner).items() if owner is not None else ():
-            if type(value) is float and value not in (0.0, float("inf")):
-                found[name] = None
-    yield from found
-
-
-def _attribute_form(model: nn.Module, attribute: str) -> Form:
-    def change(spot: Spot, correction: Correction) -> Sequence[Change]:
-        for path in correction.node.meta["fact"].owners:
-            owner = frame_owner(model, path)
-            if owner is not None and type(vars(owner).get(attribute)) is float:
-                return (AttributeChange(path, attribute, 2.0**correction.log),)
-        return ()
-
-    return change
-
-
-def _input_form(spot: Spot, correction: Correction) -> Sequence[Change]:
-    return (InputChange(correction.reader, 2.0**correction.log),)
-
-
-def _multihead_form(spot: Spot, correction: Correction) -> Sequence[Change]:
-    return (MultiheadChange(correction.node.meta["fact"].module, 2.0**correction.log),)
-
-
-def _owns(model: nn.Module, path: str, parameter: str) -> bool:
-    """Whether the module itself holds the tied weight that its forward reads."""
-    module = model.get_submodule(path)
-    tied = dict(model.named_parameters(remove_duplicate=False)).get(parameter)
-    return any(p is tied for p in module.parameters(recurse=False))
-
-
-def _output_form(study: Study, number: int) -> Form:
-    """The output of a module that the value is computed from, as the query's projection.
-
-    Where the code between is linear in it, whoever computes it, this moves the value by the factor.
-    """
-
-    model = study.shop(study.base).built.model
-
-    def change(spot: Spot, correction: Correction) -> Sequence[Change]:
-        if not correction.node.meta["fact"].library:
-            refuse_unrun(study, spot.span)
-        paths = _upstream(model, correction)
-        return tuple(OutputChange(path, 2.0**correction.log) for path in paths[number : number + 1])
-
-    return change
-
-
-def _upstream(model: nn.Module, correction: Correction) -> list[str]:
-    """The modules whose outputs an operation is computed from, nearest first."""
-    found: dict[str, None] = {}
-    pending, seen = [correction.node], {correction.node}
-    for node in pending:
-        for source in node.all_input_nodes:
-            if source in seen or source.op in ("get_attr", "placeholder"):
-                continue
-            seen.add(source)
-            path = _returned_by(model, source, node)
-            if path is None:
-                pending.append(source)
-            else:
-                found[path] = None
-    return list(found)
-
-
-def _returned_by(model: nn.Module, source: fx.Node, reader: fx.Node) -> str | None:
-    """The outermost module that computed a value which another module reads."""
-    inner, outer = (
-        [*filter(None, n.meta["fact"].module.split("."))] if "fact" in n.meta else []
-        for n in (source, reader)
-    )
-    common = sum(
-        1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(inner, outer, strict=False))
-    )
-    for end in range(common + 1, len(inner) + 1):
-        path = ".".join(inner[:end])
-        forward = type(model.get_submodule(path)).forward
-        if forward is not nn.Module.forward:
-            return path
-    return None

@@ -115,7 +115,7 @@ def _correct(
             continue
         now[node] = Correction(
             dataflow.ops[node],
-            -fault.log / origin.degree,
+            neat(-fault.log / origin.degree, size),
             _kind(origins.values()),
             size,
             _why(fault),
@@ -124,6 +124,13 @@ def _correct(
         )
     chosen |= now
     return bool(now)
+
+
+def neat(log: float, size: Size) -> float:
+    """A log as the simple power of an axis that it is, but for rounded (float32) constants."""
+    exponent = log / log_ratio(size)
+    simple = round(12 * exponent) / 12
+    return simple * log_ratio(size) if abs(exponent - simple) < 1e-6 else log
 
 
 _PREFERENCE = ("constant", "contraction", "tied", "sum")

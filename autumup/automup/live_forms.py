@@ -1,0 +1,152 @@
+"""The forms that a multiplier can take in a live model, in the order in which they are tried."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import takewhile
+
+from torch import fx, nn
+
+from automup.analysis.comparison import Spot
+from automup.analysis.placement import frame_owner
+from automup.analysis.sites import Correction
+from automup.apply import AttributeChange, Change, InputChange, MultiheadChange, OutputChange
+from automup.edited import argument_forms, edited_forms, refuse_unrun
+from automup.errors import RewriteError
+from automup.study import Study
+
+OUTPUTS = 4  # modules before an operation whose outputs are tried: those next to it
+
+Form = Callable[[Spot, Correction], Iterable[Change]]
+"""Makes the changes for one correction of a spot at some target."""
+
+
+def forms_for(study: Study, spot: Spot) -> Iterator[tuple[Form, bool]]:
+    """Forms to try, with whether the first look at one is enough to go on with it."""
+    model = study.shop(study.base).built.model
+    fact = spot.first.node.meta["fact"]
+    yield from ((_attribute_form(model, name), False) for name in _attributes(model, spot))
+    late: list[Form] = []
+    if spot.first.outside_library:
+        for form, by_registry in edited_forms(study, spot):
+            if by_registry:  # another entry may be taken out of it later
+                late.append(form)
+            else:
+                yield form, True
+    if spot.first.kind == "attention" and isinstance(
+        model.get_submodule(fact.module), nn.MultiheadAttention
+    ):
+        yield _multihead_form, True
+    if spot.first.kind == "readout":
+        if _owns(model, spot.first.reader, spot.first.parameter):
+            yield _input_form, True
+    else:
+        yield from ((form, False) for form in argument_forms(study, spot))
+        for number in range(min(OUTPUTS, len(_upstream(model, spot.first)))):
+            yield _output_form(study, number), False
+    yield from ((form, True) for form in late)
+
+
+def no_place(spot: Spot) -> RewriteError:
+    return RewriteError(
+        f"No place for the multiplier of this {spot.first.kind} in the live model: it is computed "
+        f"in {_computed_in(spot)}, which is not a method of one of the model's own modules.",
+        where=str(spot.span),
+        fix="Write it as a method of a module of your own"
+        + ("." if spot.first.node.meta["fact"].library else ", or keep the scale in an attribute."),
+    )
+
+
+def _computed_in(spot: Spot) -> str:
+    library = spot.first.node.meta["fact"].library
+    if library:
+        return f"torch's {library[0]}"
+    return spot.frame.function if spot.frame else "code without a source"
+
+
+def _attributes(model: nn.Module, spot: Spot) -> Iterator[str]:
+    """Float attributes of the modules whose frames computed the value, innermost first."""
+    found: dict[str, None] = {}
+    for path in spot.first.node.meta["fact"].owners:
+        owner = frame_owner(model, path)
+        for name, value in vars(owner).items() if owner is not None else ():
+            if type(value) is float and value not in (0.0, float("inf")):
+                found[name] = None
+    yield from found
+
+
+def _attribute_form(model: nn.Module, attribute: str) -> Form:
+    def change(spot: Spot, correction: Correction) -> Sequence[Change]:
+        for path in correction.node.meta["fact"].owners:
+            owner = frame_owner(model, path)
+            if owner is not None and type(vars(owner).get(attribute)) is float:
+                return (AttributeChange(path, attribute, 2.0**correction.log),)
+        return ()
+
+    return change
+
+
+def _input_form(spot: Spot, correction: Correction) -> Sequence[Change]:
+    return (InputChange(correction.reader, 2.0**correction.log),)
+
+
+def _multihead_form(spot: Spot, correction: Correction) -> Sequence[Change]:
+    return (MultiheadChange(correction.node.meta["fact"].module, 2.0**correction.log),)
+
+
+def _owns(model: nn.Module, path: str, parameter: str) -> bool:
+    """Whether the module itself holds the tied weight that its forward reads."""
+    module = model.get_submodule(path)
+    tied = dict(model.named_parameters(remove_duplicate=False)).get(parameter)
+    return any(p is tied for p in module.parameters(recurse=False))
+
+
+def _output_form(study: Study, number: int) -> Form:
+    """The output of a module that the value is computed from, as the query's projection.
+
+    Where the code between is linear in it, whoever computes it, this moves the value by the factor.
+    """
+
+    model = study.shop(study.base).built.model
+
+    def change(spot: Spot, correction: Correction) -> Sequence[Change]:
+        if not correction.node.meta["fact"].library:
+            refuse_unrun(study, spot.span)
+        paths = _upstream(model, correction)
+        return tuple(OutputChange(path, 2.0**correction.log) for path in paths[number : number + 1])
+
+    return change
+
+
+def _upstream(model: nn.Module, correction: Correction) -> list[str]:
+    """The modules whose outputs an operation is computed from, nearest first."""
+    found: dict[str, None] = {}
+    pending, seen = [correction.node], {correction.node}
+    for node in pending:
+        for source in node.all_input_nodes:
+            if source in seen or source.op in ("get_attr", "placeholder"):
+                continue
+            seen.add(source)
+            path = _returned_by(model, source, node)
+            if path is None:
+                pending.append(source)
+            else:
+                found[path] = None
+    return list(found)
+
+
+def _returned_by(model: nn.Module, source: fx.Node, reader: fx.Node) -> str | None:
+    """The outermost module that computed a value which another module reads."""
+    inner, outer = (
+        [*filter(None, n.meta["fact"].module.split("."))] if "fact" in n.meta else []
+        for n in (source, reader)
+    )
+    common = sum(
+        1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(inner, outer, strict=False))
+    )
+    for end in range(common + 1, len(inner) + 1):
+        path = ".".join(inner[:end])
+        forward = type(model.get_submodule(path)).forward
+        if forward is not nn.Module.forward:
+            return path
+    return None
