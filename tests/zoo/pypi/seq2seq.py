@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from zoo.pypi.common import VOCAB, hf, two_sequences
+import torch
+
+from zoo.entry import Inputs
+from zoo.pypi.common import BATCH, LENGTH, VOCAB, hf, two_sequences
 
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
 BART = {
@@ -29,7 +32,16 @@ hf("marian", "MarianMTModel", "MarianConfig", WIDTH, two_sequences, fixed=BART)
 hf("blenderbot", "BlenderbotForConditionalGeneration", "BlenderbotConfig", WIDTH, two_sequences,
    fixed=BART)  # fmt: skip
 hf("m2m-100", "M2M100ForConditionalGeneration", "M2M100Config", WIDTH, two_sequences, fixed=BART)
-hf("led", "LEDForConditionalGeneration", "LEDConfig", WIDTH, two_sequences,
+
+
+def with_global_attention() -> Inputs:
+    """The first token sees all, and all see it."""
+    first = torch.zeros(BATCH, LENGTH, dtype=torch.long)
+    first[:, 0] = 1
+    return {**two_sequences(), "global_attention_mask": first}
+
+
+hf("led", "LEDForConditionalGeneration", "LEDConfig", WIDTH, with_global_attention,
    fixed={**{k: v for k, v in BART.items() if k != "max_position_embeddings"},
           "max_encoder_position_embeddings": 64, "max_decoder_position_embeddings": 64,
           "attention_window": 4})  # fmt: skip

@@ -31,6 +31,7 @@ def vit_pytorch(
     base: Mapping[str, Any],
     fixed: Mapping[str, Any],
     inputs: Any = one_image,
+    refused: str = "",
 ) -> Entry:
     def build(**knobs: Any) -> nn.Module:
         import_torchvision()
@@ -38,7 +39,17 @@ def vit_pytorch(
         assert isinstance(made, nn.Module)
         return made
 
-    return register(Entry(f"vit-pytorch/{name}", "vit-pytorch", build, base, inputs, whole))
+    return register(
+        Entry(
+            f"vit-pytorch/{name}",
+            "vit-pytorch",
+            build,
+            base,
+            inputs,
+            whole,
+            expects_refusal=refused,
+        )
+    )
 
 
 vit_pytorch("vit", "vit", "ViT", WIDTH, VIT)
@@ -50,11 +61,12 @@ vit_pytorch("deep-vit", "deepvit", "DeepViT", WIDTH, VIT)
 vit_pytorch("cait", "cait", "CaiT", WIDTH, {**VIT, "cls_depth": 1})
 vit_pytorch("parallel", "parallel_vit", "ViT", WIDTH, VIT)
 vit_pytorch("small-data", "vit_for_small_dataset", "ViT", WIDTH, VIT)
-vit_pytorch("rotary", "rvt", "RvT", WIDTH, VIT)
+vit_pytorch("rotary", "rvt", "RvT", {**WIDTH, "dim_head": 64}, {**VIT, "image_size": 40},
+            lambda: (image(40),))  # fmt: skip
 vit_pytorch("patch-merger", "vit_with_patch_merger", "ViT", WIDTH,
             {**VIT, "patch_merge_layer": 1, "patch_merge_num_tokens": 8})  # fmt: skip
-vit_pytorch("normalized", "normalized_vit", "nViT", {"dim": 64, "dim_head": 16, "mlp_dim": 256},
-            VIT)  # fmt: skip
+vit_pytorch("normalized", "normalized_vit", "nViT", WIDTH, VIT,
+            refused="its weights are normalised over the width at every step")  # fmt: skip
 vit_pytorch("cct", "cct", "CCT", {"embedding_dim": 64},
             {"img_size": 32, "n_conv_layers": 1, "kernel_size": 7, "stride": 2, "padding": 3,
              "num_layers": 2, "num_heads": 4, "mlp_ratio": 3.0, "num_classes": CLASSES,
