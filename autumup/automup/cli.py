@@ -241,7 +241,7 @@ def _study(
     given, names = {**recorded, **given}, names or list(recorded)
     if not names:
         found = discover(source, given, maker)
-        names = list(found.width)
+        names, given = list(found.width), {**found.values, **given}
     values = source.base_values(names, given)
     for name in names:
         if isinstance(values[name], int | float) and values[name] <= 0:

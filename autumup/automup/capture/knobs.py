@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
-
+from automup.capture.derived import derived, fractions, untried
 from automup.capture.inputs import InputMaker, synthesise
 from automup.capture.load import ModelSource
+from automup.capture.probe import Probe, shapes_of
 from automup.capture.raised import describe, place_of
-from automup.capture.trace import Trace, Variant, Workshop
+from automup.capture.trace import Variant, Workshop
 from automup.capture.widths import build_at, is_scalable, scaled
-from automup.errors import AutomupError, KnobError
+from automup.errors import KnobError
 
 Axes = Mapping[tuple[str, int], float]
 """(parameter, axis) -> by what it grew."""
@@ -26,36 +26,14 @@ Axes = Mapping[tuple[str, int], float]
 
 @dataclass(frozen=True)
 class Discovery:
-    """The width knobs, and for every field what doubling it did."""
+    """The width knobs, and for every field what doubling it did.
+
+    ``values``: the base values of knobs that have none of their own, as they derive from others.
+    """
 
     width: tuple[str, ...]
     report: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class _Probe:
-    """A model built at some values and run: its weights' shapes, its activations', its outputs'."""
-
-    shapes: Mapping[str, tuple[int, ...]]
-    activations: tuple[tuple[int, ...], ...] = ()
-    outputs: tuple[tuple[int, ...], ...] = ()
-    kernels: frozenset[str] = frozenset()
-    error: Exception | None = None
-    own_inputs: bool = False
-    """It did not run on the base's inputs, but does on inputs made for it."""
-
-    @property
-    def runs(self) -> bool:
-        return self.error is None
-
-    def grown(self, other: _Probe) -> dict[tuple[str, int], float]:
-        """The axes that another probe has larger or smaller, kernels left out."""
-        return {
-            (name, axis): new / old
-            for name, shape in self.shapes.items()
-            for axis, (old, new) in enumerate(zip(shape, other.shapes[name], strict=False))
-            if old != new and not (name in self.kernels and axis >= 2)
-        }
+    values: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -95,8 +73,9 @@ class _Search:
         self, source: ModelSource, base: Mapping[str, Any], maker: InputMaker | None
     ) -> None:
         self._source, self._given = source, dict(base)
-        known = {**source.constructor_fields(), **base}
-        self._fields = {n: v for n, v in known.items() if is_scalable(v)}
+        self._known = {**source.constructor_fields(), **base}
+        self._fields = {n: v for n, v in self._known.items() if is_scalable(v)}
+        self._derived: dict[str, int] = {}
         shop = build_at(source.build, self._given, 1)
         self._maker = maker or synthesise(shop)
         self._inputs = self._maker(shop.built.model)
@@ -119,7 +98,7 @@ class _Search:
                 for n, f in found.items()
             }
         if not any(f.kind == "main" for f in found.values()):
-            found |= self._promoted(found)
+            found |= self._unusual() or self._promoted(found)
         kept, factors = self._without_factors(found)
         main = {a for n in kept if found[n].kind == "main" for a in found[n].axes}
         found |= {n: self._check_inner(found[n], main) for n in kept}
@@ -127,18 +106,20 @@ class _Search:
         kept = self._jointly(kept, found)
         report = {n: self._report(n, f, kept, factors) for n, f in found.items()}
         if not kept:
-            listing = "; ".join(f"{name} ({text})" for name, text in report.items())
+            others = untried(self._known, self._fields)
+            listing = "; ".join(f"{name} ({text})" for name, text in (report | others).items())
             raise KnobError(
                 f"No width knob found in {self._source.name}. "
                 f"Doubling its fields did this: {listing or 'it has no integer field'}.",
                 where=self._source.file,
                 fix="Pass --width NAME --base NAME=VALUE.",
             )
-        return Discovery(tuple(kept), report)
+        values = {n: size for n, size in self._derived.items() if n in kept}
+        return Discovery(tuple(kept), report, values)
 
     # --- probes -------------------------------------------------------------------------------
 
-    def _run(self, shop: Workshop) -> _Probe:
+    def _run(self, shop: Workshop) -> Probe:
         shapes = {w.name: w.shape for w in shop.built.weights}
         error: Exception | None = None
         for inputs in (self._inputs, self._maker(shop.built.model)):
@@ -147,38 +128,44 @@ class _Search:
             except Exception as raised:
                 error = error or raised
                 continue
-            return _Probe(shapes, *_shapes_of(trace), None, error is not None)
-        return _Probe(shapes, error=error)
+            return Probe(shapes, *shapes_of(trace), None, error is not None)
+        return Probe(shapes, error=error)
 
-    def _probe(self, factors: Mapping[str, int]) -> _Probe:
+    def _probe(self, factors: Mapping[str, int]) -> Probe:
         larger = {n: scaled(self._fields[n], k) for n, k in factors.items()}
         try:
             shop = Workshop(lambda: self._source.build({**self._given, **larger}))
         except Exception as error:
-            return _Probe({}, error=error)
+            return Probe({}, error=error)
         return self._run(shop)
 
     def _look(self, *names: str) -> _Finding:
         """What doubling does; tripling decides where a coincidence of sizes hides structure."""
         probe = self._probe(dict.fromkeys(names, 2))
         if not probe.shapes and probe.error is not None:
-            return _Finding(f"fails when doubled: {_said(probe)}", {})
+            return _Finding(f"fails when doubled: {probe.said}", {})
         if probe.shapes.keys() != self._base.shapes.keys():
             probe = self._probe(dict.fromkeys(names, 3))
         if probe.shapes.keys() != self._base.shapes.keys():
             return _Finding("depth or a count: adds parameters", {})
         axes = self._base.grown(probe)
-        return _Finding(self._kind(probe, axes), axes, probe.own_inputs)
+        kind = self._kind(probe, axes)
+        if kind == "main" and probe.own_inputs and self._is_list(*names):
+            kind = "data: holds the inputs' size beside widths, which need an argument of their own"
+        return _Finding(kind, axes, probe.own_inputs)
 
-    def _kind(self, probe: _Probe, axes: Axes) -> str:
+    def _is_list(self, *names: str) -> bool:
+        return any(isinstance(self._fields[n], list | tuple) for n in names)
+
+    def _kind(self, probe: Probe, axes: Axes) -> str:
         base = self._base
         twice = _on_two_axes(axes)
         if probe.shapes == base.shapes:
-            return "no weight changes" if probe.runs else f"fails when doubled: {_said(probe)}"
+            return "no weight changes" if probe.runs else f"fails when doubled: {probe.said}"
         if (not probe.runs or probe.own_inputs) and not twice:
             return "data: the inputs no longer fit"
         if not probe.runs:
-            return f"fails when doubled: {_said(probe)}"
+            return f"fails when doubled: {probe.said}"
         # only the first output: others may be hidden states, as wide as the model
         if probe.outputs[:1] != base.outputs[:1] and not twice:
             return "data: the output's size"
@@ -201,6 +188,23 @@ class _Search:
             if finding.kind == "main":
                 return dict.fromkeys(pair, finding)
         return {}
+
+    def _unusual(self) -> dict[str, _Finding]:
+        """Without a number that is a width: a fraction of it, or a field that derives from it."""
+        self._derived = derived(self._known, self._base.shapes, self._shapes_with)
+        for fields in (fractions(self._known), self._derived):
+            self._fields |= fields
+            found = {name: self._look(name) for name in fields}
+            if any(f.kind == "main" for f in found.values()):
+                return {n: f for n, f in found.items() if f.kind == "main"}
+        return {}
+
+    def _shapes_with(self, values: Mapping[str, Any]) -> Mapping[str, tuple[int, ...]]:
+        try:
+            shop = Workshop(lambda: self._source.build({**self._given, **values}))
+        except Exception:
+            return {}
+        return {w.name: w.shape for w in shop.built.weights}
 
     def _promoted(self, found: Mapping[str, _Finding]) -> dict[str, _Finding]:
         """Without a square weight: the field that scales most, if others scale its partners."""
@@ -296,25 +300,6 @@ class _Search:
         return text if name in kept else f"ambiguous: {text}, but not together with the others"
 
 
-def _shapes_of(trace: Trace) -> tuple[Any, Any, frozenset[str]]:
-    """Shapes of what depends on the inputs, shapes of the outputs, convolution weights."""
-    live: set[Any] = set()
-    kernels: set[str] = set()
-    activations: list[tuple[int, ...]] = []
-    for node in trace.graph.nodes:
-        fact = node.meta.get("fact")
-        inputs = node.all_input_nodes
-        if node.op == "placeholder" or any(n in live for n in inputs):
-            live.add(node)
-            if fact is not None and fact.floating:
-                activations.append(fact.shape)
-        if node.op == "call_function" and node.target is torch.ops.aten.convolution.default:
-            kernels.update(n.meta["parameter"] for n in inputs[1:2] if n.meta.get("parameter"))
-    output = next(n for n in reversed(trace.graph.nodes) if n.op == "output")
-    shapes = tuple(n.meta["fact"].shape for n in output.all_input_nodes)
-    return tuple(activations), shapes, frozenset(kernels)
-
-
 def _on_two_axes(axes: Iterable[tuple[str, int]]) -> bool:
     names = [name for name, _ in axes]
     return len(names) > len(set(names))
@@ -324,9 +309,3 @@ def _stacks_only(shapes: Mapping[str, tuple[int, ...]], axes: Axes) -> bool:
     """True if only first axes grew, and those of stacked weights among them."""
     stacked = [n for n, _ in axes if len(shapes[n]) >= 3]
     return bool(stacked) and all(axis == 0 for _, axis in axes)
-
-
-def _said(probe: _Probe) -> str:
-    if isinstance(probe.error, AutomupError):
-        return probe.error.what.rstrip(".")
-    return describe(probe.error) if probe.error is not None else "nothing"

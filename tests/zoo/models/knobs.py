@@ -1,5 +1,6 @@
 """How authors let a width be set: nested configs, tuples, multipliers, derived fields, presets."""
 
+import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,7 +76,7 @@ class TupleOfWidths(nn.Module):
         super().__init__()
         sizes = (3, *widths)
         self.convs = nn.ModuleList(
-            [nn.Conv2d(a, b, 3, padding=1) for a, b in zip(sizes, sizes[1:], strict=False)]
+            [nn.Conv2d(a, b, 3, padding=1) for a, b in itertools.pairwise(sizes)]
         )
         self.fc = nn.Linear(widths[-1], n_classes)
 
@@ -94,7 +95,7 @@ class ListOfWidths(nn.Module):
         super().__init__()
         sizes = [n_in, *(hidden_sizes or [32, 64])]
         layers: list[nn.Module] = []
-        for a, b in zip(sizes, sizes[1:], strict=False):
+        for a, b in itertools.pairwise(sizes):
             layers += [nn.Linear(a, b), nn.ReLU()]
         self.net = nn.Sequential(*layers, nn.Linear(sizes[-1], n_out))
 
@@ -107,9 +108,7 @@ class AllSizes(nn.Module):
 
     def __init__(self, sizes: tuple[int, ...] = (12, 32, 32, 10)) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            [nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False)]
-        )
+        self.layers = nn.ModuleList([nn.Linear(a, b) for a, b in itertools.pairwise(sizes)])
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:
