@@ -247,6 +247,22 @@ T.vec("loss-inside", L + "self.out = nn.Linear(d, 10, bias=False)",
       "return F.cross_entropy(self.out(self.l(h)), torch.zeros(24, dtype=torch.long))",
       {"l.weight": HID, "out.weight": OUT})
 
+# one fault is met by two corrections: sqrt(d) on the tokens heals k too, so the logits need less
+T.add("scaled-tokens-and-a-bias-of-q",
+      model("self.emb = nn.Embedding(64, d)\nself.q = nn.Linear(d, d, bias=False)\n"
+            "self.k = nn.Linear(d, d, bias=False)\nself.b = nn.Parameter(torch.zeros(d))\n"
+            "self.head = nn.Linear(d, 64, bias=False)",
+            "h = self.emb(x) * x.new_tensor(self.head.weight.size(1)).sqrt()\n"
+            "q, k = self.q(h) + self.b, self.k(h)\n"
+            "return self.head(F.softmax(q @ k.mT / math.sqrt(q.size(-1)), -1) @ h)"),
+      (TOKENS,), {"emb.weight": IN, "q.weight": HID, "k.weight": HID, "b": IN, "head.weight": OUT},
+      sites=(("scale", -0.5), ("attention", -0.5)))
+# a bag is a finite sum of rows
+T.add("embedding-bag", model("self.emb = nn.EmbeddingBag(64, d, mode='sum')\n"
+                             "self.head = nn.Linear(d, 10, bias=False)",
+                             "return self.head(self.emb(x))"),
+      (TOKENS,), {"emb.weight": IN, "head.weight": OUT})
+
 # --- weights that are made of weights ------------------------------------------------------------
 # W + B A is W beside two layers: A sums over d into a finite rank, B over the rank (drawn 0)
 T.vec("merged-low-rank", L + "self.a = nn.Parameter(torch.randn(4, d) * 0.02)\n"
@@ -523,6 +539,15 @@ def test_the_plan_is_what_the_theory_says(row: Row) -> None:
     assert sorted((s.kind, s.exponents[0][1]) for s in plan.sites) == sorted(row.sites)
     for site in plan.sites:
         assert site.factor == pytest.approx(4.0 ** site.exponents[0][1])
+
+
+def test_a_selective_state_space_is_said_to_be_disputed() -> None:
+    init = "self.a = nn.Parameter(torch.zeros(d))\nself.dt = nn.Linear(d, d)"
+    body = "y = torch.exp(-F.softplus(self.dt(h)) * torch.exp(self.a))\nh = h * y"
+    notes = automup.parametrize(vectors(init, body), base=32, inputs=(IDS,)).plan(64).notes
+    assert ["Vankadara" in note for note in notes] == [True]
+    plain = vectors(init, "h = h * torch.exp(-F.softplus(self.dt(h))) * torch.exp(self.a)")
+    assert automup.parametrize(plain, base=32, inputs=(IDS,)).plan(64).notes == ()
 
 
 def test_names_and_places_are_those_of_the_source() -> None:

@@ -9,7 +9,7 @@ from fractions import Fraction
 from automup.analysis.comparison import Comparison, Spot
 from automup.analysis.dataflow import Size
 from automup.analysis.naming import axis_name
-from automup.analysis.open_ends import place_of_use
+from automup.analysis.open_ends import place_of_node, place_of_use
 from automup.analysis.weights import WeightSummary
 from automup.capture.laws import infer_law
 from automup.capture.trace import WeightFact
@@ -20,6 +20,12 @@ from automup.study import Knobs, Study
 
 NOISE = 0.15
 """How far an exponent measured on random draws may be from the half power that it is taken for."""
+
+
+DISPUTED = (
+    "whether muP holds for these is disputed (Vankadara et al., On Feature Learning in Structured "
+    "State Space Models, NeurIPS 2024)"
+)
 
 
 def make_plan(study: Study, target: Knobs) -> Plan:
@@ -158,7 +164,7 @@ def _site(spot: Spot, at_target: Comparison, axes: Callable[[Size], str]) -> Sit
         function=spot.frame.function if spot.frame else "",
         op=str(first.node.target).removeprefix("aten."),
         exponents=((axes(first.size), round(first.exponent, 6)),),
-        factor=2.0**twin.first.log if twin else 1.0,
+        factor=twin.first.factor if twin else 1.0,
         modules=spot.modules,
         reason=first.why,
         parameter=first.parameter,
@@ -169,6 +175,9 @@ def _notes(study: Study) -> Iterator[str]:
     for number in range(len(study.exploration.variants)):
         for guess in study.trace(study.base, number).guesses:
             yield f"the run depends on {guess.what}, which was guessed ({guess.frame})"
+    selective = (n for a in study.exponents.analyses for n in a.selective)
+    for place in dict.fromkeys(map(place_of_node, selective)):
+        yield f"a selective state space: the width calculus is applied, but {DISPUTED} ({place})"
 
 
 def _reason(summary: WeightSummary, axes: Callable[[Size], str]) -> str:

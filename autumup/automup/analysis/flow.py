@@ -119,6 +119,7 @@ class Flow:
         self.uses: list[Use] = []
         self.faults: list[Fault] = []
         self.opaque: list[Opaque] = []
+        self.selective: list[fx.Node] = []
         self._rules, self._fallback = rules, fallback
         self._scales = scales
         self._corrections = dict(corrections or {})
@@ -207,13 +208,15 @@ class Flow:
         """A constant: its log is the ratio of its size at the two widths.
 
         The size of a table (positions, rotations) moves a little with its own shape: of a table
-        only an exponent counts, and what is neither little nor an exponent is odd.
+        only an exponent counts. What is none, and moves more than a little in its largest entries
+        as in all, is odd.
         """
         log = ratio_log(op.fact.value, op.wide_fact.value) or 0.0
         single = all(n == 1 for n in op.fact.shape)
         if single or log == ZERO or self._is_exponent(log):
             return State(log, "known")
-        return State(0.0, "known", odd=abs(log) > A_LITTLE and op.fact.floating)
+        moved = min(abs(log), abs(ratio_log(op.fact.peak, op.wide_fact.peak) or 0.0))
+        return State(0.0, "known", odd=moved > A_LITTLE and op.fact.floating)
 
     def _is_exponent(self, log: float) -> bool:
         """Whether a table's size goes as a quarter power of one of the model's axes."""
@@ -241,10 +244,12 @@ class Flow:
         dims: Sequence[int],
         fan_in: Size,
         spread: Size = (1, 1),
+        share: int = 1,
     ) -> None:
         """Record that the operation uses the weights in a value, summing over ``dims``.
 
-        ``spread``: to how many positions one input coordinate goes (the taps of a kernel).
+        ``spread``: to how many positions one input coordinate goes (the taps of a kernel);
+        ``share``: among how many groups the outputs are divided.
         """
         sizes = self.sizes(value)
         for view in self.state(value).views:
@@ -252,7 +257,9 @@ class Flow:
             contracted: Sequence[Axis] = () if axes is None else [axes[d] for d in dims]
             if view.terms is not None:  # a factor of a product of weights sums its own terms
                 fan_in = product([held(contracted), view.terms])
-            fan_out = product([*_written_sizes(sizes, dims, how), spread])
+            held_sizes = sizes if axes is None else [held([axis]) for axis in axes]
+            fan_out = product([*_written_sizes(held_sizes, dims, how), spread])
+            fan_out = (fan_out[0] // share, fan_out[1] // share)
             self.uses.append(
                 Use(
                     view.parameter,

@@ -7,8 +7,8 @@ contraction or sum. With all corrections in place the calculus is run again: it 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from torch import fx
 
@@ -19,6 +19,9 @@ from automup.analysis.parts import parts_of
 from automup.analysis.weights import WeightSummary, summarise
 from automup.capture.source import Frame
 from automup.overrides import Fans
+
+ROUNDED = 0.005
+"""By how much the rounding of constants (bfloat16 has 8 bits) may move an exponent."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,18 @@ class Correction:
 
     @property
     def exponent(self) -> float:
-        """log as a power of the axis: multiplier = (wide / base) ** exponent."""
-        return self.log / log_ratio(self.size)
+        """log as a power of the axis: multiplier = (wide / base) ** exponent.
+
+        It is the simple power that it is but for the rounding of the author's constants.
+        """
+        exponent = self.log / log_ratio(self.size)
+        simple = round(12 * exponent) / 12
+        return simple if abs(exponent - simple) < ROUNDED else exponent
+
+    @property
+    def factor(self) -> float:
+        """The multiplier at the wider model."""
+        return float((self.size[1] / self.size[0]) ** self.exponent)
 
     @property
     def outside_library(self) -> bool:
@@ -65,6 +78,8 @@ class Analysis:
     corrections: tuple[Correction, ...]
     faults: tuple[Fault, ...]
     opaque: tuple[Opaque, ...]
+    selective: tuple[fx.Node, ...] = ()
+    """The decays of selective state spaces, for which the theory is disputed."""
 
 
 def analyse(
@@ -85,63 +100,75 @@ def analyse(
     weights = summarise(uses, shapes, parts, dataflow.read_parameters, fans)
     scales = {name: summary.scale for name, summary in weights.items()}
     chosen: dict[fx.Node, Correction] = {}
+    revised: set[fx.Node] = set()
     flow = Flow(dataflow, RULES, fallback, scales)
-    while flow.faults and _correct(chosen, dataflow, flow.faults):
+    while flow.faults and _correct(chosen, revised, dataflow, flow.faults):
         shifts = {node: c.log for node, c in chosen.items()}
         flow = Flow(dataflow, RULES, fallback, scales, shifts)
-    corrections = tuple(chosen.values())
-    return Analysis(dataflow, weights, corrections, tuple(flow.faults), tuple(flow.opaque))
+    corrections = tuple(c for c in chosen.values() if abs(c.log) > EPSILON)
+    return Analysis(
+        dataflow, weights, corrections, tuple(flow.faults), tuple(flow.opaque), (*flow.selective,)
+    )
 
 
 def _correct(
-    chosen: dict[fx.Node, Correction], dataflow: Dataflow, faults: Sequence[Fault]
+    chosen: dict[fx.Node, Correction],
+    revised: set[fx.Node],
+    dataflow: Dataflow,
+    faults: Sequence[Fault],
 ) -> bool:
-    """Add a correction for every fault that none was chosen for; whether any was added.
+    """Correct every fault at one of its origins; whether anything was changed.
 
-    It goes to the fault's preferred origin. Faults that share an origin share its correction; what
-    that leaves over at one of them is mended, in a later round, at an origin that it alone has.
+    It goes to the fault's preferred origin. Faults that share an origin share its correction. What
+    is left in the next round (other corrections met it too) revises the same one, once; what is
+    then left (others share it that need something else) goes to an origin of its own.
     """
     now: dict[fx.Node, Correction] = {}
     for fault in faults:
         origins = {n: o for n, o in fault.origins.items() if abs(o.degree) > EPSILON}
         if any(node in now for node in origins):
             continue
-        node = _preferred(dataflow, {n: o for n, o in origins.items() if n not in chosen})
+        again = _preferred(dataflow, [n for n in chosen if n not in revised], origins)
+        node = again or _preferred(dataflow, [n for n in origins if n not in chosen], origins)
         if node is None:
             continue
-        origin = origins[node]
-        size = _axis(dataflow, origins, node, -fault.log / origin.degree)
-        if not log_ratio(size):
-            continue
-        now[node] = Correction(
-            dataflow.ops[node],
-            neat(-fault.log / origin.degree, size),
-            _kind(origins.values()),
-            size,
-            _why(fault),
-            origin.kind == "constant",
-            *_tied(origins),
-        )
+        correction = _correction(dataflow, fault, origins, node)
+        if again is not None:
+            correction = replace(chosen[node], log=chosen[node].log + correction.log)
+            revised.add(node)
+        if log_ratio(correction.size):
+            now[node] = correction
     chosen |= now
     return bool(now)
 
 
-def neat(log: float, size: Size) -> float:
-    """A log as the simple power of an axis that it is, but for rounded (float32) constants."""
-    exponent = log / log_ratio(size)
-    simple = round(12 * exponent) / 12
-    return simple * log_ratio(size) if abs(exponent - simple) < 1e-6 else log
+def _correction(
+    dataflow: Dataflow, fault: Fault, origins: Mapping[fx.Node, Origin], node: fx.Node
+) -> Correction:
+    log = -fault.log / origins[node].degree
+    size = _axis(dataflow, origins, node, log)
+    return Correction(
+        dataflow.ops[node],
+        log,
+        _kind(origins.values()),
+        size,
+        _why(fault),
+        origins[node].kind == "constant",
+        *_tied(origins),
+    )
 
 
 _PREFERENCE = ("constant", "contraction", "tied", "sum")
 
 
-def _preferred(dataflow: Dataflow, origins: Mapping[fx.Node, Origin]) -> fx.Node | None:
+def _preferred(
+    dataflow: Dataflow, nodes: Iterable[fx.Node], origins: Mapping[fx.Node, Origin]
+) -> fx.Node | None:
     """The author's constant before a contraction before a sum; the latest of a kind."""
     for kind in _PREFERENCE:
-        nodes = [n for n, o in origins.items() if o.kind == kind]
-        if nodes:
-            return max(nodes, key=dataflow.order.__getitem__)
+        found = [n for n in nodes if n in origins and origins[n].kind == kind]
+        if found:
+            return max(found, key=dataflow.order.__getitem__)
     return None
 
 

@@ -21,6 +21,7 @@ from automup.capture.results import Results
 from automup.capture.source import user_frames
 from automup.capture.tensors import (
     is_deterministic,
+    largest,
     root_mean_square,
     takes_device,
     tensors_in,
@@ -83,6 +84,11 @@ class MetaMode(TorchDispatchMode):
         """The root mean square of a known tensor's entries, None of an unknown one's."""
         real = self.shadow(tensor)
         return None if real is None else root_mean_square(real)
+
+    def peak_of(self, tensor: torch.Tensor) -> float | None:
+        """The largest entry of a known tensor, None of an unknown one's."""
+        real = self.shadow(tensor)
+        return None if real is None else largest(real)
 
     def guess(self, what: str, answer: Any, *, grave: bool = False) -> Any:
         """Answer a read of an unknown value, on the record."""

@@ -20,6 +20,7 @@ from automup.capture.reads import Guess
 from automup.capture.source import user_frames
 from automup.capture.tensors import (
     is_deterministic,
+    largest,
     root_mean_square,
     tensors_in,
     tensors_read,
@@ -57,6 +58,10 @@ class RealMode(TorchDispatchMode):
     def size_of(self, tensor: torch.Tensor) -> float | None:
         """The root mean square of a known tensor's entries, None of an unknown one's."""
         return None if self.shadow(tensor) is None else root_mean_square(tensor)
+
+    def peak_of(self, tensor: torch.Tensor) -> float | None:
+        """The largest entry of a known tensor, None of an unknown one's."""
+        return None if self.shadow(tensor) is None else largest(tensor)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

@@ -41,7 +41,8 @@ from automup.errors import CaptureError
 class Fact:
     """What a node's value is and where it was computed.
 
-    ``value`` is the root mean square of a known tensor (None: unknown); ``known`` says that no
+    ``value`` is the root mean square of a known tensor (None: unknown) and ``peak`` its largest
+    entry; ``known`` says that no
     parameter and no random draw had a part in it; ``scopes`` are the sizes that the source can name
     at each of ``frames``, ``owners`` the modules that are ``self`` there, ``library`` the functions
     of torch.nn between the operation and the innermost frame.
@@ -51,6 +52,7 @@ class Fact:
     floating: bool
     known: bool = False
     value: float | None = None
+    peak: float | None = None
     module: str = ""
     frames: tuple[Frame, ...] = ()
     scopes: tuple[Mapping[str, Any], ...] = field(default=(), compare=False)
@@ -216,6 +218,7 @@ class GraphRecorder(TorchDispatchMode):
             tensor.is_floating_point() or tensor.is_complex(),
             known=known,
             value=self._ground.size_of(tensor) if known else None,
+            peak=self._ground.peak_of(tensor) if known and tensor.numel() > 1 else None,
             **place,
         )
 

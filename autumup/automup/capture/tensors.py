@@ -10,17 +10,28 @@ import torch
 
 
 def root_mean_square(real: torch.Tensor) -> float | None:
-    """Of the entries that count: not those of a mask, -inf or the least number of its dtype."""
+    """The root mean square of a tensor's entries that count; None where there are none to see."""
+    with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction():
+        sizes = _sizes(real)
+        if sizes is None or real.numel() == 1:
+            return None if sizes is None else float(sizes)
+        return float(sizes.square().mean().sqrt()) if sizes.numel() else 0.0
+
+
+def largest(real: torch.Tensor) -> float | None:
+    """The largest of a tensor's entries that count; None where there are none to see."""
+    with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction():
+        sizes = _sizes(real)
+        return None if sizes is None else float(sizes.max()) if sizes.numel() else 0.0
+
+
+def _sizes(real: torch.Tensor) -> torch.Tensor | None:
+    """The sizes of the entries: not those of a mask, -inf or the least number of its dtype."""
     if real.numel() == 0 or real.device.type != "cpu":
         return None
-    with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction():
-        values = (
-            real.detach().abs() if real.is_complex() else real.detach().double().abs()
-        ).double()
-        if real.numel() == 1:
-            return float(values)
-        values = values[values < MASKED]
-        return float(values.square().mean().sqrt()) if values.numel() else 0.0
+    plain = real.detach()
+    sizes = plain.abs().double() if plain.is_complex() else plain.double().abs()
+    return sizes if sizes.numel() == 1 else sizes[sizes < MASKED]
 
 
 MASKED = 1e4

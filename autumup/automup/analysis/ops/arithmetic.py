@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 from torch import fx
 
 from automup.analysis.dataflow import Op
 from automup.analysis.flow import Flow, State, multiplied, powered, scaled
-from automup.analysis.ops.registry import floating_inputs, forget, kind_of, rule, widest
+from automup.analysis.ops.registry import (
+    floating_inputs,
+    forget,
+    kind_of,
+    picks_by_value,
+    rule,
+    widest,
+)
 from automup.analysis.ops.statistics import is_entries, is_statistic
 
 
@@ -111,7 +119,7 @@ def _homogeneous(flow: Flow, op: Op) -> State:
 
 @rule("ones_like", "zeros_like", "empty_like", "full_like", "rand_like", "randn_like", "new_zeros",
       "new_ones", "new_empty", "new_full", "eq", "ne", "gt", "lt", "ge", "le", "argmax", "argmin",
-      "isnan", "isinf", "logical_not", "sign", "bitwise_not", "argsort", "any", "all", "nonzero",
+      "isnan", "isinf", "logical_not", "sign", "bitwise_not", "argsort", "any", "all",
       "new_empty_strided", "empty_strided", "isfinite", "normal", "uniform", "randn", "rand",
       "randint", "randperm", "empty")  # fmt: skip
 def _fresh(flow: Flow, op: Op) -> State:
@@ -119,5 +127,36 @@ def _fresh(flow: Flow, op: Op) -> State:
     return flow.constant(op) if op.fact.value is not None else State(0.0, "known")
 
 
+# exp(weight * activation), perhaps summed along time before: the decay of a selective state space
+@rule("exp")
+def _exp(flow: Flow, op: Op) -> State:
+    node = op.arg(0)
+    for _ in range(FAR):
+        states = [flow.state(n).kind for n in node.all_input_nodes]
+        if node.target in _PRODUCTS and sorted(states) == ["activation", "weight"]:
+            flow.selective.append(op.base)
+        if len(states) != 1 and node.target not in _DIFFERENCES:
+            break
+        node = node.all_input_nodes[0]
+    return forget(flow, op)
+
+
+FAR = 12
+"""Operations between the product and the exponential (a sum over time, its differences)."""
+_PRODUCTS = {torch.ops.aten.mul.Tensor, torch.ops.aten.mul_.Tensor}
+_DIFFERENCES = {
+    torch.ops.aten.sub.Tensor, torch.ops.aten.masked_fill.Scalar,
+    torch.ops.aten.masked_fill_.Scalar, torch.ops.aten.masked_fill.Tensor,
+}  # fmt: skip
+
+
 # coordinate by coordinate, though torch does not tag them so
 rule("hardswish", "hardsigmoid", "hardtanh", "log_sigmoid_forward")(forget)
+
+
+# the number of entries that are not zero may differ between widths by chance
+@rule("nonzero", "masked_select")
+def _picked(flow: Flow, op: Op) -> State:
+    if picks_by_value(flow, op):
+        return flow.unknown(op, "how many entries it picks depends on values")
+    return replace(flow.state(op.arg(0)), views=()) if op.fact.floating else State(0.0, "known")

@@ -12,7 +12,7 @@ from torch import fx
 from automup.analysis.dataflow import Op, Size, log_ratio, product
 from automup.analysis.flow import Flow, State, multiplied, ratio_log, scaled
 from automup.analysis.ops.products import bilinear_statistic, weight_times_weight
-from automup.analysis.ops.registry import rule, widest
+from automup.analysis.ops.registry import picks_by_value, rule, widest
 from automup.analysis.views import Axis, mapped, repeated
 
 
@@ -36,6 +36,7 @@ def contract_over(
     b_dims: Sequence[int],
     summed: Size,
     how: str,
+    groups: int = 1,
 ) -> State:
     """:func:`contract` where the number of summed terms is not the product of ``b_dims``."""
     left, right = flow.state(a), flow.state(b)
@@ -54,7 +55,8 @@ def contract_over(
     for value, state, dims in ((a, left, a_dims), (b, right, b_dims)):
         if state.views:
             spread = product(flow.sizes(value)[2:]) if how == "convolution" else (1, 1)
-            flow.use(value, op, how, [d % len(flow.sizes(value)) for d in dims], summed, spread)
+            at = [d % len(flow.sizes(value)) for d in dims]
+            flow.use(value, op, how, at, summed, spread, groups)
     return flow.corrected(op, _summed(op, left, right, summed))
 
 
@@ -156,7 +158,8 @@ def _convolution(flow: Flow, op: Op) -> State:
     summed = product([channels, *sizes[2:]])
     inside = () if transposed and not log_ratio(channels) else (0 if transposed else 1,)
     dims = [*inside, *range(2, len(sizes))]
-    out = contract_over(flow, op, x, weight, [1], dims, summed, "convolution")
+    shared = 1 if transposed or groups[0] != groups[1] else groups[0]
+    out = contract_over(flow, op, x, weight, [1], dims, summed, "convolution", shared)
     return with_bias(flow, op, out, bias)
 
 
@@ -195,6 +198,15 @@ def _embedding(flow: Flow, op: Op) -> State:
     return looked_up(flow, op, op.arg(0))
 
 
+# table (v, d), indices, offsets, ..., mode, ..., per-sample weights -> (bags, d), and what it kept:
+# a sum or mean of a bag's rows, of which there are finitely many
+@rule("_embedding_bag", "_embedding_bag_forward_only")
+def _embedding_bag(flow: Flow, op: Op) -> list[State]:
+    rows, each = looked_up(flow, op, op.arg(0)), op.arg(6, "per_sample_weights")
+    bags = rows if each is None else multiplied(rows, flow.state(each))
+    return [bags, *[State(0.0, "known")] * 3]
+
+
 def looked_up(flow: Flow, op: Op, table: Any) -> State:
     state = flow.state(table)
     if not state.views:
@@ -208,6 +220,8 @@ def looked_up(flow: Flow, op: Op, table: Any) -> State:
 def _index(flow: Flow, op: Op) -> State:
     source = op.arg(0)
     state = flow.state(source)
+    if picks_by_value(flow, op):
+        return flow.unknown(op, "how many entries it picks depends on values")
     if not state.views or len(flow.sizes(source)) < 3:
         return looked_up(flow, op, source)
     indices = op.arg(1)

@@ -12,7 +12,7 @@ from automup.analysis.dataflow import Op, Size, log_ratio, product
 from automup.analysis.flow import EPSILON, Flow, State, scaled
 from automup.analysis.ops.registry import floating_inputs, rule
 from automup.analysis.ops.statistics import is_statistic
-from automup.analysis.views import Axis, expanded, mapped, reshaped, resized
+from automup.analysis.views import Axis, expanded, mapped, repeated, reshaped, resized
 
 
 @rule("view", "_unsafe_view", "reshape", "squeeze", "unsqueeze", "alias", "detach", "clone",
@@ -53,6 +53,18 @@ def _permute(flow: Flow, op: Op) -> State:
 def _expand(flow: Flow, op: Op) -> State:
     state = flow.state(op.arg(0))
     return replace(state, views=mapped(state.views, lambda axes: expanded(axes, op.sizes)))
+
+
+# each dimension tiled, and new ones in front
+@rule("repeat")
+def _repeat(flow: Flow, op: Op) -> State:
+    state, times = flow.state(op.arg(0)), list(zip(*op.number(1), strict=True))
+
+    def tile(axes: tuple[Axis, ...]) -> list[Axis]:
+        before = ((),) * (len(times) - len(axes)) + axes
+        return [repeated(n) + axis for n, axis in zip(times, before, strict=True)]
+
+    return replace(state, views=mapped(state.views, tile))
 
 
 # x[..., i, ...] -> one dimension fewer
@@ -163,11 +175,11 @@ _ADDING = {
 
 
 @rule("constant_pad_nd", "reflection_pad1d", "reflection_pad2d", "replication_pad1d",
-      "replication_pad2d", "flip", "roll", "repeat", "repeat_interleave", "diagonal", "unfold",
+      "replication_pad2d", "flip", "roll", "repeat_interleave", "diagonal", "unfold",
       "im2col", "col2im", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "as_strided",
       "upsample_nearest1d", "upsample_nearest2d", "upsample_linear1d", "upsample_bilinear2d",
-      "_upsample_bilinear2d_aa", "upsample_bicubic2d", "_upsample_bicubic2d_aa", "masked_select",
-      "diag_embed", "rot90", "grid_sampler_2d", "index_fill", "view_as_complex",
+      "_upsample_bilinear2d_aa", "upsample_bicubic2d", "_upsample_bicubic2d_aa", "diag_embed",
+      "rot90", "grid_sampler_2d", "index_fill", "view_as_complex",
       "view_as_real", "real", "imag", "_conj_physical", "conj", "_neg_view")  # fmt: skip
 def _moved(flow: Flow, op: Op) -> State:
     """Entries are copied, dropped or interpolated; which dimension they came from is lost."""

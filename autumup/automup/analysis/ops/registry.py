@@ -60,6 +60,12 @@ def forget(flow: Flow, op: Op) -> State:
     return replace(State(0.0, kind_of(flow, op)), views=views)
 
 
+def picks_by_value(flow: Flow, op: Op) -> bool:
+    """Whether a mask or the like picked other numbers of entries at the two widths by chance."""
+    inputs = [size for n in op.base.all_input_nodes for size in flow.sizes(n)]
+    return any(map(log_ratio, op.sizes)) and not any(map(log_ratio, inputs))
+
+
 def short_name(op: Op) -> str:
     """The operation's name without its namespace and overload."""
     return str(getattr(op.base.target, "_schema", op.base.target)).split("(")[0].split("::")[-1]
