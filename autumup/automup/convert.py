@@ -234,6 +234,7 @@ def _check(source: ModelSource, study: Study, text: str) -> None:
 
 def _faults(source: ModelSource, study: Study, text: str) -> list[str]:
     """What the analysis of the converted file still finds, and where it differs at the base."""
+    before = _run_at_base(study)  # loading the text defines the file's own operations anew
     module = load_text(text, source.file)
     made = ModelSource(getattr(module, source.name), module, source.file, source.name, text)
     converted = study_source(made, study.base, study.fixed, study.inputs, study.overrides)
@@ -241,7 +242,7 @@ def _faults(source: ModelSource, study: Study, text: str) -> list[str]:
     plan = make_plan(converted, converted.wide)
     wrong = [str(s.span) for s in left.spots] + _new_problems(study, left)
     wrong += [f"init of {p.name}" for p in plan.parameters if p.init_mult != 1.0]
-    return wrong + _differences(study, converted)
+    return wrong + _differences(before, _run_at_base(converted))
 
 
 def _new_problems(study: Study, left: Comparison) -> list[str]:
@@ -250,11 +251,8 @@ def _new_problems(study: Study, left: Comparison) -> list[str]:
     return [u.reason for u in left.unresolved if u.reason not in before]
 
 
-def _differences(study: Study, converted: Study) -> list[str]:
+def _differences(before: list[torch.Tensor], after: list[torch.Tensor]) -> list[str]:
     """Where the converted model differs from the author's at the base, on real tensors."""
-    if sum(p.numel() for p in study.shop(study.base).built.model.parameters()) > CHECKABLE:
-        return []
-    before, after = (_run_at_base(s) for s in (study, converted))
     same = len(before) == len(after) and all(
         a.shape == b.shape and a.dtype == b.dtype and torch.equal(a.nan_to_num(), b.nan_to_num())
         for a, b in zip(before, after, strict=True)
@@ -263,6 +261,9 @@ def _differences(study: Study, converted: Study) -> list[str]:
 
 
 def _run_at_base(study: Study) -> list[torch.Tensor]:
+    """The weights and outputs at the base; nothing of a model too large to be built for it."""
+    if sum(p.numel() for p in study.shop(study.base).built.model.parameters()) > CHECKABLE:
+        return []
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         model = study.drawn(study.base).eval()

@@ -257,7 +257,7 @@ def _of_role(
         return Fans(grows, ())
     if role is Role.HIDDEN and len(grows) > 1:
         used = {dims for dims in seen().get(name, ()) if 0 < len(dims) < len(grows)}
-        sums = used if used or not square else {grows[1:]}
+        sums = {grows[1:]} if square and len(used) != 1 else used
         if len(sums) == 1:
             (summed,) = sums
             return Fans(summed, tuple(d for d in grows if d not in summed))

@@ -162,16 +162,19 @@ class Site:
 class Unresolved:
     """Something that mixes an infinite axis in a way that the analysis will not guess.
 
-    ``parameters`` are the weights that it concerns. ``override`` is what the user could say of
-    them, ``rule`` what of the operation, as code of :mod:`automup`; nothing where that is no help.
+    ``parameters`` are the weights that it concerns, ``after`` those nearest before it where it
+    reads none itself. ``override`` is what the user could say of them, ``rule`` what of the
+    operation, as code of :mod:`automup`; nothing where that is no help: ``advice``.
     """
 
     source: str
     op: str
     reason: str
     parameters: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
     override: str = ""
     rule: str = ""
+    advice: str = ""
 
 
 @dataclass(frozen=True)
@@ -257,7 +260,8 @@ def _parameter(data: dict[str, Any]) -> Parameter:
 
 
 def _open_end(data: dict[str, Any]) -> Unresolved:
-    return Unresolved(**{**data, "parameters": tuple(data.get("parameters", ()))})
+    names = {key: tuple(data.get(key, ())) for key in ("parameters", "after")}
+    return Unresolved(**{**data, **names})
 
 
 def _site(data: dict[str, Any]) -> Site:

@@ -22,6 +22,7 @@ class Group:
 
     item: Unresolved
     parameters: tuple[str, ...]
+    after: tuple[str, ...] = ()
 
     def patterns(self, others: Sequence[str]) -> Iterator[str]:
         """The names, as patterns that match no other parameter: a * where layers differ."""
@@ -31,23 +32,36 @@ class Group:
             yield from [pattern] if whole else family
 
     def _families(self) -> Iterator[list[str]]:
-        families: dict[str, list[str]] = {}
-        for name in self.parameters:
-            families.setdefault(general_name(name), []).append(name)
-        yield from families.values()
+        return _families(self.parameters)
 
     @property
     def reason(self) -> str:
         """Why, with the names of the parameters before it."""
-        names = [f"{_pattern_of(f)} (×{len(f)})" if len(f) > 1 else f[0] for f in self._families()]
-        head = f"{', '.join(names)}: " if names else ""
+        head = f"{_listed(self.parameters)}: " if self.parameters else ""
         return f"{head}{_bare(self.item)}"
 
     def __str__(self) -> str:
         item = self.item
         place = f" at {item.source}" if item.source else ""
         what = "" if item.op == "parameter" else f" ({item.op}{place})"
-        return f"{self.reason}{what}"
+        after = f", after {_listed(self.after)}" if self.after else ""
+        return f"{self.reason}{what}{after}"
+
+
+def _families(names: Sequence[str]) -> Iterator[list[str]]:
+    """Names that differ in layers' numbers alone, together."""
+    families: dict[str, list[str]] = {}
+    for name in names:
+        families.setdefault(general_name(name), []).append(name)
+    yield from families.values()
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Such as ``blocks.*.mix.weight (×12), head.weight``."""
+    return ", ".join(
+        f"{_pattern_of(family)} (×{len(family)})" if len(family) > 1 else family[0]
+        for family in _families(names)
+    )
 
 
 def _pattern_of(names: list[str]) -> str:
@@ -58,7 +72,8 @@ def _pattern_of(names: list[str]) -> str:
 def reason_of(item: Unresolved) -> str:
     """Why, with the names of all its parameters before it."""
     head = f"{', '.join(item.parameters)}: " if item.parameters else ""
-    return f"{head}{_bare(item)}"
+    after = f", after {', '.join(item.after)}" if item.after else ""
+    return f"{head}{_bare(item)}{after}"
 
 
 def _bare(item: Unresolved) -> str:
@@ -70,10 +85,14 @@ def grouped(items: Sequence[Unresolved]) -> list[Group]:
     """Items that differ by their parameters alone, together."""
     found: dict[tuple[str, ...], list[Unresolved]] = {}
     for item in items:
-        key = (item.source, item.op, item.override, item.rule, _bare(item))
+        key = (item.source, item.op, item.override, item.rule, item.advice, _bare(item))
         found.setdefault(key, []).append(item)
     return [
-        Group(same[0], tuple(dict.fromkeys(name for item in same for name in item.parameters)))
+        Group(
+            same[0],
+            tuple(dict.fromkeys(name for item in same for name in item.parameters)),
+            tuple(dict.fromkeys(name for item in same for name in item.after)),
+        )
         for same in found.values()
     ]
 
@@ -104,8 +123,8 @@ def _advice(items: Sequence[Unresolved], names: Sequence[str], command_line: boo
     ways = [_override(given, command_line) if given else "", _rules(groups, command_line)]
     said = "; or ".join(way for way in ways if way)
     said = f"{said[0].upper()}{said[1:]}." if said else ""
-    if not all(g.item.override or g.item.rule for g in groups):
-        said += " Write it with operations that automup knows, or hold that size fixed."
+    other = (g.item.advice or _REWRITE for g in groups if not (g.item.override or g.item.rule))
+    said = " ".join([said, *dict.fromkeys(other)])
     leave = "--no-strict" if command_line else "strict=False"
     return f"{said.strip()} {leave} leaves {'it' if len(groups) == 1 else 'them'} alone."
 
@@ -121,6 +140,7 @@ def _override(given: Mapping[str, str], command_line: bool) -> str:
     return f"say what the weight is: {said} ({'; '.join(hints)})"
 
 
+_REWRITE = "Write it with operations that automup knows, or hold that size fixed."
 _HINTS = {
     "Role.INPUT": "output instead, if it sums over the dimension that grows",
     "Role.HIDDEN": "it sums over one dimension that grows and writes another",

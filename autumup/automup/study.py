@@ -13,12 +13,18 @@ from torch import fx, nn
 from automup.analysis.comparison import (
     Comparison,
     combine,
-    same_cuts,
     union,
 )
 from automup.analysis.dataflow import Dataflow, Size, align
-from automup.analysis.open_ends import place_of_use
 from automup.analysis.sites import analyse
+from automup.analysis.verification import (
+    COINCIDENCE,
+    Reading,
+    disagreements,
+    disputed,
+    settled_by,
+    surprises,
+)
 from automup.capture.init_laws import Law
 from automup.capture.inputs import InputMaker, optional_candidates, synthesise
 from automup.capture.laws import measured
@@ -27,14 +33,18 @@ from automup.capture.raised import describe, place_of
 from automup.capture.trace import Forced, Trace, Variant, WeightFact, Workshop
 from automup.capture.variants import Exploration, explore
 from automup.capture.widths import scaled
-from automup.errors import AutomupError, CaptureError, InputError, KnobError, UnresolvedError
+from automup.errors import AutomupError, CaptureError, InputError, KnobError
 from automup.overrides import Fans, Overrides, settled
 from automup.plan import Unresolved
+from automup.refusals import refusal
 from automup.rewrite import Factor
 
 Knobs = Mapping[str, Any]
 NONE_GIVEN = Overrides()
-_COINCIDENCE = "Choose a base whose sizes do not coincide with a fixed size of the model."
+
+
+def _said(knobs: Knobs) -> str:
+    return ", ".join(f"{name}={value}" for name, value in knobs.items())
 
 
 def open_study(
@@ -145,22 +155,25 @@ class Study:
         key = (repr(sorted(knobs.items())), str(variant), *(id(t) for _, t in variant.extra))
         if key not in self._traces:
             shop = self.shop(knobs, variant.forced)
-            with self._running(variant):
+            with self._running(variant, knobs):
                 self._traces[key] = shop.run(variant, self.inputs(shop.built.model))
         return self._traces[key]
 
     @contextlib.contextmanager
-    def _running(self, variant: Variant) -> Iterator[None]:
+    def _running(self, variant: Variant, knobs: Knobs) -> Iterator[None]:
         """Say where the model failed, if it fails in the block."""
         try:
             yield
         except AutomupError:
             raise
         except Exception as error:
+            how = f"{variant}, {_said(knobs)}"
             raise CaptureError(
-                f"The model failed while it was traced ({variant}): {describe(error)}.",
+                f"The model failed while it was traced ({how}): {describe(error)}.",
                 where=place_of(error),
-                fix="Pass other example inputs.",
+                fix="Pass other example inputs."
+                if dict(knobs) == self.base
+                else f"It runs at {_said(self.base)}: what is fixed there must follow the width.",
             ) from error
 
     @cached_property
@@ -170,7 +183,7 @@ class Study:
         optional: dict[str, list[Any]] = {}
         for name, tensor in optional_candidates(shop.built.model, self.inputs(shop.built.model)):
             optional.setdefault(name, []).append(tensor)
-        with self._running(Variant()):
+        with self._running(Variant(), self.base):
             found = explore(
                 lambda variant: self.shop(self.base, variant.forced),
                 self.inputs,
@@ -204,7 +217,8 @@ class Study:
     # --- comparisons ----------------------------------------------------------------------------
 
     def dataflow(self, knobs: Knobs, number: int) -> Dataflow:
-        return align(self.trace(self.base, number).graph, self.trace(knobs, number).graph)
+        graphs = (self.trace(k, number).graph for k in (self.base, knobs))
+        return align(*graphs, at=(_said(self.base), _said(knobs)))
 
     def compare(self, knobs: Knobs) -> Comparison:
         """Analyse the base against a model at other knobs, over all variants."""
@@ -259,7 +273,7 @@ class Study:
 
         shapes = self._shapes(knobs)
         flows = (align(trace(False, v), trace(True, v)) for v in self.exploration.variants)
-        return combine(tuple(analyse(flow, shapes, self.fans) for flow in flows))
+        return self._undisputed(combine(tuple(analyse(f, shapes, self.fans) for f in flows)))
 
     def _shapes(self, knobs: Knobs) -> dict[str, tuple[Size, ...]]:
         base, wide = self.shop(self.base).built.weights, self.shop(knobs).built.weights
@@ -267,8 +281,8 @@ class Study:
             odd = sorted({w.name for w in base} ^ {w.name for w in wide})
             raise CaptureError(
                 f"The model has other parameters at another width ({', '.join(odd[:3])}).",
-                where=f"{dict(self.base)} against {dict(knobs)}",
-                fix=f"{_COINCIDENCE} A knob of the depth is no width.",
+                where=f"{_said(self.base)} against {_said(knobs)}",
+                fix=f"{COINCIDENCE} A knob of the depth is no width.",
             )
         return {
             a.name: tuple(zip(a.shape, b.shape, strict=True))
@@ -278,7 +292,7 @@ class Study:
     # --- what they say together ----------------------------------------------------------------
 
     @cached_property
-    def probes(self) -> tuple[tuple[Knobs, Comparison], ...]:
+    def _directions(self) -> tuple[tuple[Knobs, Comparison], ...]:
         """The base against twice the base: all knobs together, and each alone where that runs.
 
         A size may stay fixed when all knobs grow together and grow when one does (the size of a
@@ -291,28 +305,36 @@ class Study:
         return tuple(found)
 
     @cached_property
+    def probes(self) -> tuple[tuple[Knobs, Comparison], ...]:
+        """The directions in which the model may grow, without the places that are in dispute."""
+        return tuple((knobs, self._undisputed(c)) for knobs, c in self._directions)
+
+    @cached_property
+    def _readings(self) -> tuple[Reading, Reading]:
+        """Twice the base, and the third width that verifies what it says."""
+        joint, third = self._directions[0][1], self.compare(self.third)
+        return Reading(_said(self.wide), joint), Reading(_said(self.third), third)
+
+    def _undisputed(self, comparison: Comparison) -> Comparison:
+        """The comparison without the multipliers that two widths contradict each other about."""
+        places = disputed(*self._readings)
+        spots = tuple(spot for spot in comparison.spots if spot.span not in places)
+        return replace(comparison, spots=spots)
+
+    @cached_property
     def exponents(self) -> Comparison:
-        """What all directions say together, which a third width has verified."""
-        joint, third = self.probes[0][1], self.compare(self.third)
+        """What all directions say together; what a third width contradicts is unresolved."""
+        joint = self._directions[0][1]
         if not any(w.fan_in_dims or w.fan_out_dims for w in joint.weights.values()):
             raise KnobError(
                 f"Nothing in the model grows with {', '.join(self.base)}.",
                 fix="Name the arguments that set its sizes: base={'d_model': 256} in code, --width "
                 "and --base on the command line.",
             )
-        left, right = ({s.key for s in c.spots} for c in (joint, third))
-        if left != right:
-            span, exponent = sorted(left ^ right, key=str)[0]
-            raise UnresolvedError(
-                f"The widths {self.wide} and {self.third} disagree about a multiplier: its "
-                f"exponent {exponent} holds at one of them only.",
-                where=str(span),
-                fix=_COINCIDENCE,
-            )
-        everything = union([comparison for _, comparison in self.probes])
-        everything = replace(everything, unresolved=(*everything.unresolved, *self._guessed()))
-        self._agree(everything, third, self.third)
-        return everything
+        everything = settled_by(union([c for _, c in self.probes]), *self._readings)
+        contradicted = disagreements(*self._readings)
+        unresolved = (*everything.unresolved, *contradicted, *self._guessed())
+        return replace(everything, unresolved=tuple(dict.fromkeys(unresolved)))
 
     def _guessed(self) -> tuple[Unresolved, ...]:
         """Numbers that the code reads out of activations or weights: their exponents are lost."""
@@ -323,7 +345,9 @@ class Study:
             if guess.grave
         }
         reason = "the code reads a number out of a tensor that depends on the weights"
-        return tuple(Unresolved(str(guess.frame or ""), "item", reason) for guess in graves)
+        advice = "Compute it from sizes, or keep it a tensor."
+        places = (str(guess.frame or "") for guess in graves)
+        return tuple(Unresolved(place, "item", reason, advice=advice) for place in places)
 
     def at(self, target: Knobs) -> Comparison:
         """The base against a target, which must agree with the exponents.
@@ -333,37 +357,13 @@ class Study:
         """
         key = repr(sorted(target.items()))
         if key not in self._targets:
-            comparison = self.compare(target)
-            self._agree(self.exponents, comparison, target)
-            known = {spot.key for spot in self.exponents.spots}
-            for spot in comparison.spots:
-                if spot.key not in known:
-                    raise UnresolvedError(
-                        f"At {dict(target)} a multiplier is needed that no smaller width needs.",
-                        where=str(spot.span),
-                        fix=_COINCIDENCE,
-                    )
+            comparison = self._undisputed(self.compare(target))
+            known = Reading("smaller widths", self.exponents)
+            found = surprises(known, Reading(_said(target), comparison))
+            if found:
+                raise refusal(found)
             self._targets[key] = comparison
         return self._targets[key]
-
-    def _agree(self, known: Comparison, other: Comparison, knobs: Knobs) -> None:
-        """What the small widths predict of every weight must hold at another one (DESIGN 3.4)."""
-        for name, summary in known.weights.items():
-            seen = other.weights[name]
-            fits = set(seen.fan_in_dims) <= set(summary.fan_in_dims)
-            if not fits or not set(seen.fan_out_dims) <= set(summary.fan_out_dims):
-                raise UnresolvedError(
-                    f"{name}: the widths {self.wide} and {dict(knobs)} disagree about it: fan_in "
-                    f"over dimensions {summary.fan_in_dims} against {seen.fan_in_dims}.",
-                    fix=_COINCIDENCE,
-                )
-            if not same_cuts(summary, seen):
-                raise UnresolvedError(
-                    f"{name}: the widths {self.wide} and {dict(knobs)} disagree about the parts "
-                    "that its output is cut into.",
-                    where=place_of_use(summary),
-                    fix=_COINCIDENCE,
-                )
 
     @cached_property
     def weights(self) -> tuple[tuple[WeightFact, ...], ...]:

@@ -103,8 +103,10 @@ class Dataflow:
         return frozenset(name for n, name in names.items() if name and self.graph.out_degree(n))
 
 
-def align(base: fx.Graph, wide: fx.Graph) -> Dataflow:
-    """Pair the nodes of two traces.
+def align(
+    base: fx.Graph, wide: fx.Graph, *, at: tuple[str, str] = ("one", "the other")
+) -> Dataflow:
+    """Pair the nodes of two traces, which errors call by the names in ``at``.
 
     Raises:
         CaptureError: if the two runs did different things; says where they part.
@@ -114,12 +116,12 @@ def align(base: fx.Graph, wide: fx.Graph) -> Dataflow:
     ops: dict[fx.Node, Op] = {}
     for a, b in zip(left, right, strict=False):
         if not _same(a, b, twin):
-            raise _misaligned(a, b)
+            raise _misaligned(a, b, at)
         twin[a] = b
         ops[a] = Op(a, b)
     if len(left) != len(right):
-        longer = (left if len(left) > len(right) else right)[min(len(left), len(right))]
-        raise _misaligned(longer, None)
+        longer, names = (left, at) if len(left) > len(right) else (right, at[::-1])
+        raise _misaligned(longer[min(len(left), len(right))], None, names)
     return Dataflow(ops)
 
 
@@ -144,16 +146,16 @@ def _same(a: fx.Node, b: fx.Node, twin: dict[fx.Node, fx.Node]) -> bool:
     return same_place and len(fact.shape) == len(other.shape)
 
 
-def _misaligned(a: fx.Node, b: fx.Node | None) -> CaptureError:
+def _misaligned(a: fx.Node, b: fx.Node | None, at: tuple[str, str]) -> CaptureError:
     def says(node: fx.Node) -> str:
         fact = node.meta.get("fact")
         frame = fact.frames[0] if fact and fact.frames else "an unknown place"
         return f"{node.target} at {frame}"
 
     fact = a.meta.get("fact")
-    other = f"and at the other {says(b)}" if b is not None else "and at the other nothing"
+    other = f"and at {at[1]} {says(b)}" if b is not None else f"and at {at[1]} nothing"
     return CaptureError(
-        f"The model does different things at two widths: at one it runs {says(a)}, {other}.",
+        f"The model does different things at two widths: at {at[0]} it runs {says(a)}, {other}.",
         where=str(fact.frames[0]) if fact and fact.frames else "",
         fix="Control flow must not depend on the width: choose another base "
         "(one whose sizes do not coincide with a fixed size), or scale other knobs.",

@@ -11,6 +11,7 @@ from torch import fx
 
 from automup.analysis.dataflow import Dataflow, Size, log_ratio
 from automup.analysis.ops import RULES
+from automup.analysis.ops.registry import arguments
 from automup.analysis.sites import Analysis
 from automup.analysis.weights import WeightSummary
 from automup.overrides import growing_dims, is_square, suggestion
@@ -29,15 +30,17 @@ def open_ends(
     operation without a rule reads is named there, and not again.
     """
     grows = _growing(analyses)
-    found: dict[Unresolved, list[str]] = {}
+    found: dict[Unresolved, tuple[dict[str, None], dict[str, None]]] = {}
     for analysis in analyses:
-        for item, concerned in _of_operations(analysis):
-            found.setdefault(item, []).extend(concerned)
+        for item, read, before in _of_operations(analysis, grows):
+            names = found.setdefault(item, ({}, {}))
+            names[0].update(dict.fromkeys(name for name in read if name in grows))
+            names[1].update(dict.fromkeys(name for name in before if name in grows))
     named: set[str] = set()
-    for item, concerned in found.items():
-        direct = [name for name in dict.fromkeys(concerned) if name in grows]
+    for item, (direct, nearest) in found.items():
         named.update(direct)
-        yield _with_parameters(item, direct, grows, weights)
+        after = () if direct else tuple(nearest)
+        yield _with_parameters(replace(item, after=after), [*direct], grows, weights)
     for name, summary in weights.items():
         if summary.problem and not (summary.primary is None and name in named):
             op = _op_text(summary.primary.node) if summary.primary else "parameter"
@@ -46,19 +49,26 @@ def open_ends(
             yield _with_parameters(item, [name], grows, weights)
 
 
-def _of_operations(analysis: Analysis) -> Iterator[tuple[Unresolved, list[str]]]:
-    """Items without parameters, each with the weights that its operation reads."""
+def _of_operations(
+    analysis: Analysis, grows: Mapping[str, tuple[Size, ...]]
+) -> Iterator[tuple[Unresolved, list[str], list[str]]]:
+    """Items without parameters, each with the weights that its operation reads, and those before.
+
+    The same operation of several layers gives equal items.
+    """
     for opaque in analysis.opaque:
         node = opaque.node
         item = Unresolved(place_of_node(node), _op_text(node), opaque.reason)
         names, activations = _reads(analysis.dataflow, node)
         if node.target not in RULES:
-            as_layer = _LAYER if names and activations == 1 else ""
+            matrices = sum(len(grows[name]) > 1 for name in names if name in grows)
+            as_layer = _LAYER if names and activations == 1 and matrices <= 1 else ""
             item = replace(item, override=as_layer, rule=_registration(node, bool(names)))
-        yield item, names
+        yield item, names, _before(node)
     for fault in analysis.faults:
         reason = f"its value grows as width^{fault.log:+.3g} and {fault.why}"
-        yield Unresolved(place_of_node(fault.node), _op_text(fault.node), reason), []
+        item = Unresolved(place_of_node(fault.node), _op_text(fault.node), reason)
+        yield item, [], _before(fault.node)
 
 
 def _op_text(node: fx.Node) -> str:
@@ -90,8 +100,8 @@ def _what_may_be_said(sizes: tuple[Size, ...], sums: Iterable[tuple[int, ...]]) 
     if len(grows) == 1:
         return "Role.INPUT"
     known = {dims for dims in sums if 0 < len(dims) < len(grows)}
-    hidden = len(known) == 1 or (not known and is_square([sizes]))
-    return "Role.HIDDEN" if hidden else str(suggestion(grows))
+    tells = len(known) == 1 or is_square([sizes])
+    return "Role.HIDDEN" if tells else str(suggestion(grows))
 
 
 def _growing(analyses: Sequence[Analysis]) -> dict[str, tuple[Size, ...]]:
@@ -113,7 +123,7 @@ def _reads(dataflow: Dataflow, node: fx.Node) -> tuple[list[str], int]:
     names: list[str] = []
     pending, seen = [*node.all_input_nodes], {node}
     fed = _fed(dataflow)
-    activations = sum(n in fed and n.meta["fact"].floating for n in node.all_input_nodes)
+    activations = sum(n in fed and n.meta["fact"].floating for n in arguments(node))
     while pending:
         source = pending.pop(0)
         if source in seen or source in fed:
@@ -123,6 +133,27 @@ def _reads(dataflow: Dataflow, node: fx.Node) -> tuple[list[str], int]:
             names.append(source.meta["parameter"])
         pending += source.all_input_nodes
     return names, activations
+
+
+def _before(node: fx.Node) -> list[str]:
+    """The weights of the layer nearest before an operation."""
+    pending, seen = [*node.all_input_nodes], {node}
+    while pending:
+        source = pending.pop(0)
+        names = [n.meta.get("parameter") for n in _through_views(source)]
+        if any(names):
+            return sorted(name for name in names if name)[::-1]
+        pending += [n for n in source.all_input_nodes if n not in seen]
+        seen.update(source.all_input_nodes)
+    return []
+
+
+def _through_views(node: fx.Node) -> Iterator[fx.Node]:
+    """What an operation reads, itself or through operations that read nothing else."""
+    for source in node.all_input_nodes:
+        while len(source.all_input_nodes) == 1:
+            source = source.all_input_nodes[0]
+        yield source
 
 
 def _fed(dataflow: Dataflow) -> set[fx.Node]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -11,6 +11,7 @@ from torch import fx
 
 from automup.analysis.dataflow import Op, Size, log_ratio
 from automup.analysis.flow import Flow, Rule, State, join_states
+from automup.overrides import Fans
 
 RULES: dict[Any, Rule] = {}
 USERS: dict[str, Rule] = {}
@@ -86,42 +87,55 @@ def unregistered(flow: Flow, op: Op) -> State:
     return flow.unknown(op, f"{short_name(op)} mixes an infinite axis and no rule describes it")
 
 
-def fallback_for(given: Collection[str]) -> Rule:
+def fallback_for(given: Mapping[str, Fans]) -> Rule:
     """What an operation without a rule does, where the user has said what some weights are."""
 
     def fallback(flow: Flow, op: Op) -> State | list[State]:
         own = USERS.get(getattr(op.base.target, "_name", ""))
         if own is not None:
             return own(flow, op)
-        layer = _layer(flow, op, given) if given else None
-        return unregistered(flow, op) if layer is None else layer
+        if given and _is_layer(flow, op, given):
+            return _layer(flow, op)
+        return unregistered(flow, op)
 
     return fallback
 
 
-def _layer(flow: Flow, op: Op, given: Collection[str]) -> State | None:
-    """One activation and weights whose fans the user gave: a layer, Θ(1) in and Θ(1) out.
+def _is_layer(flow: Flow, op: Op, given: Mapping[str, Fans]) -> bool:
+    """Whether it reads one activation, once, and weights whose fans the user gave.
 
-    That is what fans mean: a weight drawn and trained by its row of the table makes a Θ(1) result
-    of a Θ(1) argument. What two activations do with each other no fan tells.
+    Only one of them may be a matrix that it sums over: what two projections of an activation do
+    with each other, as in an attention, no fan tells.
     """
-    inputs = floating_inputs(flow, op)
-    states = {n: flow.state(n) for n in inputs}
-    weights = [n for n in inputs if states[n].kind == "weight"]
-    views = [v for n in weights for v in states[n].views]
-    known = [s for s in states.values() if s.kind == "known"]
-    if not weights or not all(states[n].views for n in weights):
-        return None
-    if not all(v.parameter in given for v in views) or not all(s.neutral for s in known):
-        return None
-    if len(inputs) - len(weights) - len(known) != 1:
-        return None
-    for value in inputs:
-        if states[value].kind == "activation":
+    inputs = [n for n in arguments(op.base) if flow.dataflow.ops[n].fact.floating]
+    states = [flow.state(n) for n in inputs]
+    weights = [s for s in states if s.kind == "weight"]
+    names = {v.parameter for s in weights for v in s.views}
+    return (
+        bool(weights)
+        and all(s.views for s in weights)
+        and names <= given.keys()
+        and sum(bool(given[name].summed) for name in names) <= 1
+        and all(s.neutral for s in states if s.kind == "known")
+        and sum(s.kind == "activation" for s in states) == 1
+    )
+
+
+def _layer(flow: Flow, op: Op) -> State:
+    """A weight drawn and trained by its row of the table makes Θ(1) of Θ(1): that is what it is."""
+    for value in floating_inputs(flow, op):
+        if flow.state(value).kind == "activation":
             flow.sink(op, value, f"it goes into {short_name(op)}")
-        elif states[value].kind == "weight":
+        elif flow.state(value).kind == "weight":
             flow.use(value, op, "given", (), (1, 1))
     return State()
+
+
+def arguments(node: fx.Node) -> list[fx.Node]:
+    """The values that an operation reads, each as often as it is passed."""
+    found: list[fx.Node] = []
+    fx.node.map_arg((node.args, node.kwargs), found.append)
+    return found
 
 
 def _grows(flow: Flow, op: Op, inputs: Sequence[fx.Node]) -> bool:
