@@ -15,8 +15,12 @@ from torch import nn
 
 import automup
 from automup.api import Mup
+from automup.capture.given_inputs import as_maker
+from automup.capture.load import ModelSource, load_model, load_text
+from automup.convert import convert
 from automup.errors import AutomupError
 from automup.plan import Parameter, Plan
+from automup.study import study_source
 from zoo import movement
 from zoo.entry import Entry
 from zoo.fans import Fans, count_fans
@@ -44,7 +48,7 @@ def measure(entry: Entry) -> Row:
     except Exception as error:
         return replace(row, refusal=f"its own constructor: {_said(error)}")
     row = replace(row, parameters=sum(p.numel() for p in small.parameters()))
-    start = time.process_time()
+    start, mu = time.process_time(), None
     try:
         mu = automup.parametrize(entry.build, base=dict(entry.base), inputs=entry.inputs())
         plan = mu.plan(**entry.knobs(4))
@@ -56,7 +60,8 @@ def measure(entry: Entry) -> Row:
         row = replace(row, outcome=RIGHT, sites=len(plan.sites), unresolved=len(plan.unresolved))
         row = replace(row, seconds=time.process_time() - start)
         row = _judged(entry, mu, row)
-    return replace(_converted(entry, row), seconds=row.seconds or time.process_time() - start)
+    row = replace(row, seconds=row.seconds or time.process_time() - start)
+    return _converted(entry, row, mu if row.outcome in (RIGHT, WRONG) else None)
 
 
 def _said(error: BaseException) -> str:
@@ -142,6 +147,8 @@ def _with_slopes(entry: Entry, mu: Mup, row: Row) -> Row:
     up = movement.output_slope(times, runs)
     inside = movement.module_slopes(times, runs)
     out = {n: s for n, s in inside.items() if not _inside(s.value, MODULE_BAND)}
+    free = [n for n in out if movement.is_free(mu(**entry.knobs(2)), n, job)]
+    inside, out = ({n: s for n, s in d.items() if n not in free} for d in (inside, out))
     row = replace(
         row, sp=movement.output_slope(times, sp), mup=up,
         exponents=(len(inside) - len(out), len(inside)),
@@ -171,44 +178,40 @@ def _times(row: Row, twice: Plan) -> tuple[int, ...]:
 # --- convert --------------------------------------------------------------------------------------
 
 
-def _converted(entry: Entry, row: Row) -> Row:
+def _converted(entry: Entry, row: Row, mu: Mup | None) -> Row:
     """The row with what ``automup convert`` does to the model's file."""
     if not entry.path:
         return row
-    from automup.capture.given_inputs import as_maker
-    from automup.capture.load import load_model, load_text
-    from automup.convert import convert
-    from automup.study import study_source
-
     try:
         source = load_model(entry.path)
         values = source.base_values([*entry.base], dict(entry.base))
         fixed = {name: value for name, value in values.items() if name not in entry.base}
         study = study_source(source, dict(entry.base), fixed, as_maker(entry.inputs()))
         text = convert(source, study).text
-        module = load_text(text, source.file)
     except AutomupError as error:
         return replace(row, convert=str(error))
     except Exception as error:
-        return _faulty(replace(row, convert=_said(error)))
+        return replace(row, outcome=FAILED, convert=_said(error), refusal=row.refusal or "convert")
     row = replace(row, convert="yes")
-    if row.outcome in (REFUSED, FAILED):
+    if mu is None:
         return row
-    return _faulty(row, *_differences(entry, source, module))
+    try:
+        return _faulty(row, *_differences(entry, source, text, mu))
+    except Exception as error:
+        return _faulty(row, f"The converted file does not run: {_said(error)}.")
 
 
-def _differences(entry: Entry, source: Any, module: Any) -> Iterator[str]:
+def _differences(entry: Entry, source: ModelSource, text: str, mu: Mup) -> Iterator[str]:
     """Whether the converted file's model is the live one, at four times the base."""
-    from automup.capture.load import ModelSource
-
-    made = ModelSource(getattr(module, source.name), module, source.file, source.name, "")
-    mu = automup.parametrize(entry.build, base=dict(entry.base), inputs=entry.inputs())
+    beside = source.file.removesuffix(".py") + "_mup.py"  # its own name, for who reads lines
+    module = load_text(text, beside)
+    made = ModelSource(getattr(module, source.name), module, beside, source.name, text)
     outputs = []
     for build in (lambda **knobs: made.build(knobs), mu):
         torch.manual_seed(0)
         model = build(**entry.knobs(4)).eval()
         with torch.no_grad():
-            outputs.append([x for x in tensors(call(model, entry.inputs()))])
+            outputs.append([*tensors(call(model, entry.inputs()))])
     for a, b in zip(*outputs, strict=True):
         if not torch.allclose(a.float(), b.float(), rtol=1e-4, atol=1e-5, equal_nan=True):
             yield "The converted model differs from the live one at four times the base."

@@ -14,6 +14,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.parametrize import ParametrizationList
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from zoo.recording import call, tensors
 from zoo.table import Slope
@@ -110,11 +115,13 @@ def settle(model: nn.Module) -> nn.Module:
     """Eval mode, since dropout is noise; but what normalises in training normalises here, too.
 
     A batch norm in eval mode is no norm at all before it has seen data: it divides by 1, and a
-    network that is built around it shrinks or explodes with depth.
+    network that is built around it shrinks or explodes with depth. A spectral norm in eval mode
+    divides by the gain of a random direction.
     """
     model.eval()
     for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._NormBase):
+        spectral = any(isinstance(h, SpectralNorm) for h in module._forward_pre_hooks.values())
+        if spectral or isinstance(module, _NormBase | _SpectralNorm):
             module.train()
     return model
 
@@ -125,7 +132,10 @@ def _distance(a: Tensor, b: Tensor) -> float:
 
 @contextlib.contextmanager
 def watched(model: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """The first floating tensor that every module returns, by module path, from its first call."""
+    """The first floating tensor that every module returns, by module path, from its first call.
+
+    What a parametrization returns is a weight and no activation: it is left out.
+    """
     seen: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[..., None]:
@@ -136,12 +146,35 @@ def watched(model: nn.Module) -> Iterator[dict[str, Tensor]]:
 
         return hook
 
-    hooks = [m.register_forward_hook(keep(n)) for n, m in model.named_modules() if n]
+    lists = [n for n, m in model.named_modules() if isinstance(m, ParametrizationList)]
+    hooks = [
+        m.register_forward_hook(keep(n))
+        for n, m in model.named_modules()
+        if n and not any(n == w or n.startswith(f"{w}.") for w in lists)
+    ]
     try:
         yield seen
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def is_free(model: nn.Module, name: str, job: Task) -> bool:
+    """Whether the output stays as it is when what a module returns is doubled: a norm follows.
+
+    Such an activation may have any size, and be no fault.
+    """
+
+    def double(module: nn.Module, args: Any, result: Any) -> Any:
+        leaves, spec = tree_flatten(result)
+        doubled = [2 * x if isinstance(x, Tensor) and x.is_floating_point() else x for x in leaves]
+        return tree_unflatten(doubled, spec)
+
+    with torch.no_grad():
+        before = job.output(settle(model))
+        with model.get_submodule(name).register_forward_hook(double):
+            after = job.output(model)
+    return float((after - before).abs().max()) <= 1e-3 * float(before.abs().max())
 
 
 def output_slope(times: Sequence[int], runs: Sequence[Sequence[Moved]]) -> Slope:
