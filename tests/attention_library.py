@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any, ClassVar
 
 import torch
@@ -52,13 +52,28 @@ class Counted:
         return functools.partial(self, instance)
 
 
-class Interface:
+class Interface(MutableMapping[str, Callable[..., Any]]):
     """A registry object, as transformers has for its attention functions."""
 
     _global: ClassVar[dict[str, Callable[..., Any]]] = {"dot": scores, "einsum": by_einsum}
 
+    def __init__(self) -> None:
+        self._local: dict[str, Callable[..., Any]] = {}
+
     def __getitem__(self, name: str) -> Callable[..., Any]:
-        return self._global[name]
+        return self._local[name] if name in self._local else self._global[name]
+
+    def __setitem__(self, name: str, function: Callable[..., Any]) -> None:
+        self._local[name] = function
+
+    def __delitem__(self, name: str) -> None:
+        del self._local[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**self._global, **self._local})
+
+    def __len__(self) -> int:
+        return len({**self._global, **self._local})
 
 
 INTERFACE = Interface()

@@ -213,18 +213,18 @@ class Registry(Model):
 
 @form
 class RegistryAfterANorm(Model):
-    """The same, where scaling the projections does nothing."""
+    """The same, where scaling the projections does nothing, and no argument can be scaled."""
 
     def mix(self, x: torch.Tensor) -> torch.Tensor:
-        q, k = (F.layer_norm(y, y.shape[-1:]) for y in (self.q(x), self.k(x)))
-        return REGISTRY["dot"](q, k).softmax(-1) @ x
+        both = [F.layer_norm(y, y.shape[-1:]) for y in (self.q(x), self.k(x))]
+        return REGISTRY["dot"](*both).softmax(-1) @ x
 
 
 @form
 class InterfaceAfterANorm(Model):
     def mix(self, x: torch.Tensor) -> torch.Tensor:
-        q, k = (F.layer_norm(y, y.shape[-1:]) for y in (self.q(x), self.k(x)))
-        return attention_library.INTERFACE["einsum"](q, k).softmax(-1) @ x
+        both = [F.layer_norm(y, y.shape[-1:]) for y in (self.q(x), self.k(x))]
+        return attention_library.INTERFACE["einsum"](*both).softmax(-1) @ x
 
 
 @form
@@ -427,11 +427,6 @@ def unscaled(model: nn.Module) -> Any:
     return twin
 
 
-@functools.cache
-def mup_of(form: type[Model]) -> automup.Mup:
-    return automup.parametrize(form, base={"width": BASE}, inputs=(TOKENS,))
-
-
 def drawn(make: Callable[[], nn.Module]) -> nn.Module:
     """A model in float64; flex attention has no gradients on a CPU, so none are asked for."""
     torch.manual_seed(0)
@@ -454,9 +449,7 @@ def assert_equal(actual: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(actual, expected, rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize("form", FORMS, ids=lambda f: f.__name__)
-def test_the_logits_move_by_exactly_the_factor(form: type[Model]) -> None:
-    mu = mup_of(form)
+def logits_move_by_exactly_the_factor(form: type[Model], mu: automup.Mup) -> None:
     model = drawn(lambda: mu(WIDE))
     (factor,) = {site.factor for site in mu.plan(WIDE).sites}
     assert factor == pytest.approx((BASE / WIDE) ** 0.5, rel=1e-12)
@@ -465,18 +458,18 @@ def test_the_logits_move_by_exactly_the_factor(form: type[Model]) -> None:
     other = drawn(lambda: form(WIDE))
     other.load_state_dict(model.state_dict())
     assert not torch.allclose(other(TOKENS), expected)
-    changes = mu._realisation.changes(mu._study.at({"width": WIDE}))
+    changes = mu._realisation.at({"width": WIDE})
     multiply(other, [perturbed(change, 1.01) for change in changes])
     assert_equal(other(TOKENS), logits_of(model, 1.01 * factor))
 
 
-@pytest.mark.parametrize("form", FORMS, ids=lambda f: f.__name__)
-def test_models_in_and_out_of_mup_do_not_meet(form: type[Model]) -> None:
+def models_in_and_out_of_mup_do_not_meet(form: type[Model], mu: automup.Mup) -> None:
     """Built before or after, while the other lives or when it is gone, in threads: no effect."""
     names = [vars(module).copy() for module in (sys.modules[__name__], attention_library)]
     early = drawn(lambda: form(WIDE))
     before = early(TOKENS)
-    model = drawn(lambda: mup_of(form)(WIDE))
+    assert_equal(before, logits_of(early, 1.0))
+    model = drawn(lambda: mu(WIDE))
     scaled = model(TOKENS)
     with ThreadPoolExecutor(2) as pool:
         runs = [pool.submit(lambda m=m: [m(TOKENS) for _ in range(20)]) for m in (early, model)]
@@ -492,9 +485,8 @@ def test_models_in_and_out_of_mup_do_not_meet(form: type[Model]) -> None:
         assert all(known.get(name) is value for name, value in after.items())
 
 
-@pytest.mark.parametrize("form", FORMS, ids=lambda f: f.__name__)
-def test_copies_keep_the_multiplier(form: type[Model]) -> None:
-    model = drawn(lambda: mup_of(form)(WIDE))
+def copies_keep_the_multiplier(form: type[Model], mu: automup.Mup) -> None:
+    model = drawn(lambda: mu(WIDE))
     expected = model(TOKENS)
     twins = [copy.deepcopy(model), copy.deepcopy(copy.deepcopy(model))]
     with contextlib.suppress(AttributeError, pickle.PicklingError):
@@ -507,13 +499,26 @@ def test_copies_keep_the_multiplier(form: type[Model]) -> None:
     assert torch.equal(model(TOKENS), expected)
 
 
-@pytest.mark.parametrize("form", FORMS, ids=lambda f: f.__name__)
-def test_no_graph_breaks(form: type[Model]) -> None:
+def no_graph_breaks(form: type[Model], mu: automup.Mup) -> None:
     """Compiled as one graph, as the author's model is; neither runs the other's code."""
     torch.compiler.reset()
-    plain, model = drawn(lambda: form(WIDE)), drawn(lambda: mup_of(form)(WIDE))
+    plain, model = drawn(lambda: form(WIDE)), drawn(lambda: mu(WIDE))
     before = torch.compile(plain, backend="eager", fullgraph=True)(TOKENS)
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     assert_equal(compiled(TOKENS), model(TOKENS))
     assert_equal(torch.compile(plain, backend="eager", fullgraph=True)(TOKENS), before)
     assert_equal(before, plain(TOKENS))
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda f: f.__name__)
+def test_the_multiplier_lands_in_this_model_alone(form: type[Model]) -> None:
+    """One test for each form, since to read the model takes longer than all the checks."""
+    torch.manual_seed(0)
+    early = drawn(lambda: form(WIDE))
+    before = early(TOKENS)
+    mu = automup.parametrize(form, base={"width": BASE}, inputs=(TOKENS,))
+    assert torch.equal(early(TOKENS), before)
+    logits_move_by_exactly_the_factor(form, mu)
+    models_in_and_out_of_mup_do_not_meet(form, mu)
+    copies_keep_the_multiplier(form, mu)
+    no_graph_breaks(form, mu)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import importlib
+import linecache
 import math
 import pickle
+import sys
 from typing import Any
 
 import pytest
@@ -141,3 +144,115 @@ def test_each_part_gets_its_own_multiplier(form: type[Model]) -> None:
     for twin in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         torch.testing.assert_close(twin(TOKENS), by_hand(twin), rtol=1e-11, atol=1e-12)
     assert torch.equal(plain(TOKENS), before)
+
+
+KNOWN: dict[str, type] = {}
+
+
+class Register(type):
+    """A metaclass that registers what it makes."""
+
+    def __init__(cls, *args: Any) -> None:
+        super().__init__(*args)
+        KNOWN[f"meta:{cls.__name__}"] = cls
+
+
+class Registered(Model, metaclass=Register):
+    """A base that registers its subclasses, twice."""
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        KNOWN[cls.__name__] = cls
+
+    def prepare(self, width: int) -> None:
+        self.q, self.k = nn.Linear(width, width), nn.Linear(width, width)
+
+
+class ByName(Registered):
+    def mix(self, x: torch.Tensor) -> torch.Tensor:
+        q = self.q(x)
+        return (q @ self.k(x).mT / math.sqrt(q.size(-1))).softmax(-1) @ x
+
+
+def test_a_registry_of_classes_does_not_hear_of_the_class_in_mup() -> None:
+    mu = automup.parametrize(ByName, base={"width": BASE}, inputs=(TOKENS,))
+    model: Any = mu(WIDE)
+    assert type(model) is not ByName and isinstance(model, ByName)
+    assert KNOWN["ByName"] is KNOWN["meta:ByName"] is ByName
+    twin = pickle.loads(pickle.dumps(model))
+    x = model.embed(TOKENS)
+    assert torch.equal(twin(TOKENS), model(TOKENS))
+    torch.testing.assert_close(model(TOKENS), model.out(head(model, x, 0.5)))
+
+
+def test_a_pickle_whose_source_has_changed_is_refused(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Edits are places in a text; in another text they would be other places."""
+    text = (
+        "import math, torch\n"
+        "from test_shared_code import Model, nn\n"
+        "class Mine(Model):\n"
+        "    def prepare(self, width):\n"
+        "        self.q, self.k = nn.Linear(width, width), nn.Linear(width, width)\n"
+        "    def mix(self, x):\n"
+        "        q = self.q(x)\n"
+        "        return (q @ self.k(x).mT / math.sqrt(q.size(-1))).softmax(-1) @ x\n"
+    )
+    file = tmp_path / "a_module_that_changes.py"
+    file.write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("a_module_that_changes")
+    model = automup.parametrize(module.Mine, base={"width": BASE}, inputs=(TOKENS,))(WIDE)
+    saved = pickle.dumps(model)
+    assert torch.equal(pickle.loads(saved)(TOKENS), model(TOKENS))
+    file.write_text(text.replace("import math, torch", "import math\nimport torch"))
+    linecache.clearcache()
+    del sys.modules["a_module_that_changes"]
+    importlib.invalidate_caches()
+    importlib.import_module("a_module_that_changes")
+    with pytest.raises(automup.AutomupError, match="has changed"):
+        pickle.loads(saved)
+
+
+class Branches(Model):
+    """One branch for inputs that no example reaches, in which another attention is written."""
+
+    def prepare(self, width: int) -> None:
+        self.q, self.k = nn.Linear(width, width), nn.Linear(width, width)
+
+    def mix(self, x: torch.Tensor) -> torch.Tensor:
+        q, k = self.q(x), self.k(x)
+        if x.size(1) > 100:
+            logits = torch.einsum("bid,bjd->bij", q[:, :1], k) * q.size(-1) ** -0.5
+            return logits.softmax(-1) @ x
+        return (q @ k.mT / math.sqrt(q.size(-1))).softmax(-1) @ x
+
+
+class BranchesOfAKernel(Branches):
+    """The same, where the multiplier goes to the query's output."""
+
+    def mix(self, x: torch.Tensor) -> torch.Tensor:
+        both = [self.q(x), self.k(x)]
+        if x.size(1) > 100:
+            both[0] = torch.einsum("bid,bjd->bid", *both)
+        return KERNELS[0](*both).softmax(-1) @ x
+
+
+KERNELS = [torch.jit.script(scores)]
+
+
+@pytest.mark.parametrize("form", [Branches, BranchesOfAKernel], ids=lambda f: f.__name__)
+def test_code_that_no_trace_ran_fails_instead_of_lacking_its_multiplier(form: type[Model]) -> None:
+    with pytest.warns(UserWarning, match=r"No trace ran.*einsum.*test_shared_code\.py"):
+        mu = automup.parametrize(form, base={"width": BASE}, inputs=(TOKENS,))
+    model: Any = mu(WIDE)
+    long = torch.zeros(1, 101, dtype=torch.long)
+    for twin in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        with pytest.raises(automup.AutomupError, match=r"No trace ran.*test_shared_code\.py"):
+            twin(long)
+    form(WIDE)(long)
+    plain = form(WIDE)
+    plain.load_state_dict(model.state_dict())
+    expected = plain.out(head(plain, plain.embed(TOKENS), 0.5))
+    torch.testing.assert_close(model(TOKENS), expected)

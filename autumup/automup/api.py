@@ -160,7 +160,7 @@ class Mup:
         plan = self.plan(**target)
         if rescale:
             rescale_init(model, plan)
-        multiply(model, self._realisation.changes(self._study.at(target)))
+        multiply(model, self._realisation.at(target))
 
     def plan(self, *args: Any, **knobs: Any) -> Plan:
         """The plan at these knobs: every fact about every parameter and site."""

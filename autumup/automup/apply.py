@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from automup.compiling import Guard
 from automup.errors import PlanError
 from automup.multihead import scale_logits
 from automup.plan import Parameter, Plan
@@ -33,11 +34,16 @@ class AttributeChange:
 
 @dataclass(frozen=True)
 class MethodChange:
-    """Recompile the function that a path leads to, with these edits, for one module alone."""
+    """Recompile the function that a path leads to, with these edits, for one module alone.
+
+    ``guards`` are statements that may need another multiplier: it fails if it gets to one.
+    """
 
     module: str
     path: Path
     edits: tuple[Edit, ...]
+    guards: tuple[Guard, ...] = ()
+    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,5 +115,5 @@ def multiply(model: nn.Module, changes: Sequence[Change]) -> None:
                 apply_patch(module, Scaling("input", factor))
             case OutputChange(factor=factor):
                 apply_patch(module, Scaling("output", factor))
-            case MethodChange(path=path, edits=edits):
-                apply_patch(module, Patch(path, edits, digest_of_file(edits[0].span.file)))
+            case MethodChange(path=path, edits=edits, guards=guards, file=file):
+                apply_patch(module, Patch(path, edits, digest_of_file(file), guards))

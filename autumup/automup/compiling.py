@@ -15,11 +15,24 @@ from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
-from automup.errors import RewriteError
+from automup.errors import RewriteError, UnresolvedError
 from automup.rewrite import Edit, edit_sites
 
-AROUND, MARK = "_automup_around", "_automup_mark"
+AROUND, MARK, GUARD = "_automup_around", "_automup_mark", "_automup_guard"
 _Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A statement that must not run as it is, for no trace ran it: what is wrong, and where."""
+
+    line: int
+    what: str
+    where: str
+
+
+def _refuse(what: str, where: str) -> None:
+    raise UnresolvedError(what, where=where, fix="Pass `inputs` that reach it to parametrize.")
 
 
 @dataclass(frozen=True)
@@ -35,6 +48,7 @@ def compile_edited(
     text: str,
     code: CodeType,
     edits: Sequence[Edit],
+    guards: Sequence[Guard],
     renamed: Sequence[str],
     known: Mapping[str, Any],
 ) -> Compiled:
@@ -44,6 +58,7 @@ def compile_edited(
         text: the source of its file.
         code: its code as it is.
         edits: what to edit; their spans lie in this function.
+        guards: statements of it before which it shall fail.
         renamed: names of globals, dotted where an attribute of one is meant, to make free.
         known: the function's globals.
 
@@ -58,8 +73,12 @@ def compile_edited(
     node = _in_order(tree)[number]
     names = {n: f"_automup_{i}" if "." in n else n for i, n in enumerate(dict.fromkeys(renamed))}
     # The edits may have come to need math, by a name that the file has not bound otherwise.
-    values = {n: math for n in ("math", "_math") if edits and n not in known and n not in names}
-    tree = _Around(node, names, (*names.values(), *values)).visit(tree)
+    values: dict[str, Any] = {
+        n: math for n in ("math", "_math") if edits and n not in known and n not in names
+    }
+    values |= {GUARD: _refuse} if guards else {}
+    guarded = {guard.line: guard for guard in guards}
+    tree = _Around(node, names, (*names.values(), *values), guarded).visit(tree)
     module = compile(ast.fix_missing_locations(tree), code.co_filename, "exec", dont_inherit=True)
     new = _renamed(_inside(module, code.co_name), code.co_qualname)
     for name in names.values():
@@ -110,23 +129,35 @@ class _Around(ast.NodeTransformer):
     """Puts a function with the given parameters around one node, in which names are renamed."""
 
     def __init__(
-        self, node: _Function, names: Mapping[str, str], parameters: Sequence[str]
+        self,
+        node: _Function,
+        names: Mapping[str, str],
+        parameters: Sequence[str],
+        guards: Mapping[int, Guard],
     ) -> None:
-        self.node, self.names, self.inside = node, names, False
+        self.node, self.names, self.inside, self.guards = node, names, False, guards
         self.args = ast.arguments(
             [], [ast.arg(p) for p in (MARK, *parameters)], None, [], [], None, []
         )
 
     def visit(self, node: ast.AST) -> Any:
         if node is not self.node:
-            return super().visit(node)
+            made: Any = super().visit(node)
+            guarded = self.inside and isinstance(node, ast.stmt) and node.lineno in self.guards
+            return [self._guard(node), made] if guarded else made
         self.inside = True
         inner: Any = self.generic_visit(node)
         self.inside = False
         if isinstance(node, ast.Lambda):
             return ast.copy_location(ast.Lambda(self.args, inner), node)
-        made = ast.FunctionDef(AROUND, self.args, [inner], [], None, None)
-        return ast.copy_location(made, node)
+        around = ast.FunctionDef(AROUND, self.args, [inner], [], None, None)
+        return ast.copy_location(around, node)
+
+    def _guard(self, node: ast.AST) -> ast.AST:
+        guard = self.guards[node.lineno]  # type: ignore[attr-defined]
+        args: list[ast.expr] = [ast.Constant(guard.what), ast.Constant(guard.where)]
+        call = ast.Call(ast.Name(GUARD, ast.Load()), args, [])
+        return ast.copy_location(ast.Expr(call), node)
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
         name = self.names.get(ast.unparse(node)) if self.inside else None

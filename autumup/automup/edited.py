@@ -15,6 +15,7 @@ from automup.analysis.placement import edit_for, frame_owner
 from automup.analysis.sites import Correction
 from automup.apply import MethodChange
 from automup.capture.source import Frame
+from automup.compiling import Guard
 from automup.errors import RewriteError, UnresolvedError
 from automup.plan import Span
 from automup.reach import Path, find_member, find_paths
@@ -77,8 +78,9 @@ def _edited_in(study: Study, number: int, known: Correction) -> tuple[MethodChan
     edit = edit_for(known, 0, owners)
     owner, path = _way(model, known, 0, number)
     lines = frozenset(n for file, n in study.exploration.lines if file == edit.span.file)
-    twins = _changes_of_twins(model, owner, path, edit, known.frames[0].function, lines)
-    return (MethodChange(owner, path, (edit,)), *twins)
+    twins, guards = twins_of(edit, lines)
+    moved = _changes_of_twins(model, owner, path, edit, known.frames[0].function, twins)
+    return (MethodChange(owner, path, (edit,), guards, edit.span.file), *moved)
 
 
 def _edited_argument(
@@ -87,10 +89,27 @@ def _edited_argument(
     model = study.shop(study.base).built.model
     owners = [frame_owner(model, o) for o in known.node.meta["fact"].owners]
     edit = edit_for(known, depth, owners)
-    refuse_unrun(study, edit.span)
     span = _arguments_of(known.frames[depth])[number]
     owner, path = _way(model, known, depth, way)
-    return (MethodChange(owner, path, (replace(edit, span=span, constant=False),)),)
+    edit = replace(edit, span=span, constant=False)
+    return (MethodChange(owner, path, (edit,), guards_around(study, span), span.file),)
+
+
+def guard_only(study: Study, known: Correction) -> tuple[MethodChange, ...]:
+    """For a multiplier outside of a function: what of it no trace ran must not run.
+
+    Raises:
+        UnresolvedError: if there is such code, but no way to the function.
+    """
+    if not known.frames or known.node.meta["fact"].library:
+        return ()
+    span = known.frames[0].span
+    guards = guards_around(study, span)
+    ways = _ways(study.shop(study.base).built.model, known, 0)
+    if guards and not ways:
+        first = guards[0]
+        raise UnresolvedError(first.what, where=first.where, fix="Pass `inputs` that reach it.")
+    return (MethodChange(*ways[0], (), guards, span.file),) if guards else ()
 
 
 def _arguments_of(frame: Frame) -> list[Span]:
@@ -118,16 +137,15 @@ def _arguments_of(frame: Frame) -> list[Span]:
 
 
 def _changes_of_twins(
-    model: nn.Module, owner: str, path: Path, edit: Edit, function: str, lines: frozenset[int]
+    model: nn.Module, owner: str, path: Path, edit: Edit, function: str, twins: Twins
 ) -> Iterator[MethodChange]:
     """The same edit where no trace ran: in the same function, or in another of the owner's."""
-    for name, twin in twins_of(edit, lines):
-        if name == function:
-            yield MethodChange(owner, path, (twin,))
-            continue
-        member = find_member(model.get_submodule(owner), edit.span.file, name)
+    for name, twin in twins:
+        member: Path | None = path
+        if name != function:
+            member = find_member(model.get_submodule(owner), edit.span.file, name)
         if member is not None:
-            yield MethodChange(owner, member, (twin,))
+            yield MethodChange(owner, member, (twin,), file=edit.span.file)
 
 
 def _way(model: nn.Module, known: Correction, depth: int, number: int) -> tuple[str, Path]:
@@ -160,29 +178,24 @@ def _ways(model: nn.Module, correction: Correction, depth: int) -> tuple[tuple[s
     return tuple(found)[:WAYS]
 
 
-@cache
-def twins_of(edit: Edit, lines: frozenset[int]) -> tuple[tuple[str, Edit], ...]:
-    """The edit's twins in code that no trace ran, each with the function it stands in.
+Twins = tuple[tuple[str, Edit], ...]
+"""Edits, each with the function that it stands in."""
 
-    Raises:
-        UnresolvedError: if unexecuted code of the edited function may need a multiplier.
-    """
+
+@cache
+def twins_of(edit: Edit, lines: frozenset[int]) -> tuple[Twins, tuple[Guard, ...]]:
+    """The edit's twins in code that no trace ran, and what else in its function needs guards."""
     text = read_source(edit.span.file)
     unrun = find_unrun(text, lines, [edit])
-    _refuse_suspicious(unrun, text, edit.span)
-    return tuple((function_at(text, twin.span.line), twin) for twin in unrun.twins)
+    twins = tuple((function_at(text, twin.span.line), twin) for twin in unrun.twins)
+    return twins, _guards(unrun, text, edit.span)
 
 
-def refuse_unrun(study: Study, span: Span) -> None:
-    """Refuse a multiplier outside of a function of which some code may need another one.
-
-    Raises:
-        UnresolvedError: if there is such code around the span, that no trace ran.
-    """
+def guards_around(study: Study, span: Span) -> tuple[Guard, ...]:
+    """Guards for all code of the function around a span that may need a multiplier."""
     text = read_source(span.file)
-    if text:
-        lines = frozenset(n for file, n in study.exploration.lines if file == span.file)
-        _refuse_suspicious(_unrun(text, lines), text, span)
+    lines = frozenset(n for file, n in study.exploration.lines if file == span.file)
+    return _guards(_unrun(text, lines), text, span) if text else ()
 
 
 @lru_cache(maxsize=64)
@@ -190,13 +203,14 @@ def _unrun(text: str, lines: frozenset[int]) -> Unrun:
     return find_unrun(text, lines, ())
 
 
-def _refuse_suspicious(unrun: Unrun, text: str, span: Span) -> None:
+def _guards(unrun: Unrun, text: str, span: Span) -> tuple[Guard, ...]:
     home = function_at(text, span.line)
-    for place in unrun.suspicious:
-        if function_at(text, place.line) == home:
-            raise UnresolvedError(
-                f"No trace ran this code, and it may need a multiplier: {place.text} "
-                f"({place.why}).",
-                where=f"{span.file}:{place.line}",
-                fix="Pass `inputs` that reach it.",
-            )
+    return tuple(
+        Guard(
+            place.line,
+            f"No trace ran this code, and it may need a multiplier: {place.text} ({place.why}).",
+            f"{span.file}:{place.line}",
+        )
+        for place in unrun.suspicious
+        if function_at(text, place.line) == home
+    )

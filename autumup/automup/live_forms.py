@@ -11,7 +11,7 @@ from automup.analysis.comparison import Spot
 from automup.analysis.placement import frame_owner
 from automup.analysis.sites import Correction
 from automup.apply import AttributeChange, Change, InputChange, MultiheadChange, OutputChange
-from automup.edited import argument_forms, edited_forms, refuse_unrun
+from automup.edited import argument_forms, edited_forms, guard_only
 from automup.errors import RewriteError
 from automup.study import Study
 
@@ -80,18 +80,18 @@ def _attribute_form(model: nn.Module, attribute: str) -> Form:
         for path in correction.node.meta["fact"].owners:
             owner = frame_owner(model, path)
             if owner is not None and type(vars(owner).get(attribute)) is float:
-                return (AttributeChange(path, attribute, 2.0**correction.log),)
+                return (AttributeChange(path, attribute, correction.factor),)
         return ()
 
     return change
 
 
 def _input_form(spot: Spot, correction: Correction) -> Sequence[Change]:
-    return (InputChange(correction.reader, 2.0**correction.log),)
+    return (InputChange(correction.reader, correction.factor),)
 
 
 def _multihead_form(spot: Spot, correction: Correction) -> Sequence[Change]:
-    return (MultiheadChange(correction.node.meta["fact"].module, 2.0**correction.log),)
+    return (MultiheadChange(correction.node.meta["fact"].module, correction.factor),)
 
 
 def _owns(model: nn.Module, path: str, parameter: str) -> bool:
@@ -110,10 +110,9 @@ def _output_form(study: Study, number: int) -> Form:
     model = study.shop(study.base).built.model
 
     def change(spot: Spot, correction: Correction) -> Sequence[Change]:
-        if not correction.node.meta["fact"].library:
-            refuse_unrun(study, spot.span)
-        paths = _upstream(model, correction)
-        return tuple(OutputChange(path, 2.0**correction.log) for path in paths[number : number + 1])
+        paths = _upstream(model, correction)[number : number + 1]
+        scaled = (OutputChange(path, correction.factor) for path in paths)
+        return (*scaled, *guard_only(study, correction))
 
     return change
 

@@ -8,6 +8,7 @@ uses it sees the change.
 
 from __future__ import annotations
 
+import abc
 import copy
 import functools
 import types
@@ -296,7 +297,9 @@ def subclass(cls: type, members: Mapping[Step, Any], **body: Any) -> type:
 def _made(cls: type, bases: tuple[type, ...], body: dict[str, Any]) -> type:
     """A class that its bases hear nothing of: a registry of subclasses must not find it."""
     quiet = () if _init_subclass(cls) is _init_subclass(object) else (_Quiet,)
-    make: Callable[..., type] = type(cls)
+    meta = type(cls)
+    plain = meta in (type, abc.ABCMeta)  # another metaclass may keep a registry
+    make: Callable[..., type] = meta if plain else functools.partial(type.__new__, meta)
     return make(cls.__name__, (*quiet, *bases), dict(body))
 
 

@@ -7,9 +7,10 @@ the calculus must find nothing left to correct: then each factor is what was ask
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cached_property
 
 from torch import fx
 
@@ -27,7 +28,32 @@ from automup.study import Knobs, Study
 class Realisation:
     """For every spot of a study the form of its multiplier."""
 
+    study: Study
     forms: Mapping[tuple[Span, float], Form]
+
+    @cached_property
+    def _checked(self) -> dict[str, tuple[Change, ...]]:
+        return {}
+
+    def at(self, target: Knobs) -> tuple[Change, ...]:
+        """What to change in a model at a target, where formulas are checked once more.
+
+        Sizes that are the same at the widths that chose a formula may differ at this one.
+
+        Raises:
+            UnresolvedError: if the target needs a multiplier where twice the base needs none.
+            RewriteError: if a formula gives another multiplier there than the target needs.
+        """
+        key = repr(sorted(target.items()))
+        if key not in self._checked:
+            comparison = self.study.at(target)
+            changes = self.changes(comparison)
+            if any(isinstance(change, MethodChange) for change in changes):
+                problem = _problem_at(self.study, target, comparison, changes)
+                if problem is not None:
+                    raise problem
+            self._checked[key] = changes
+        return self._checked[key]
 
     def changes(self, comparison: Comparison) -> tuple[Change, ...]:
         """What to change in a model at the comparison's wider end.
@@ -51,14 +77,18 @@ class Realisation:
 
 def _merged(changes: Iterable[Change]) -> Iterator[Change]:
     """All edits of one function together, as they are compiled together."""
-    edits: dict[tuple[str, Path], list[Any]] = {}
+    merged: dict[tuple[str, Path], MethodChange] = {}
     for change in changes:
-        if isinstance(change, MethodChange):
-            edits.setdefault((change.module, change.path), []).extend(change.edits)
-        else:
+        if not isinstance(change, MethodChange):
             yield change
-    for (module, path), every in edits.items():
-        yield MethodChange(module, path, tuple(dict.fromkeys(every)))
+            continue
+        known = merged.setdefault((change.module, change.path), change)
+        merged[change.module, change.path] = replace(
+            known,
+            edits=tuple(dict.fromkeys((*known.edits, *change.edits))),
+            guards=tuple(dict.fromkeys((*known.guards, *change.guards))),
+        )
+    yield from merged.values()
 
 
 def realise(study: Study) -> Realisation:
@@ -70,12 +100,23 @@ def realise(study: Study) -> Realisation:
         RewriteError: if a multiplier has no place in the live model; names it.
     """
     choice = _Choice(study)
-    realisation = Realisation(choice.forms(careful=False))
+    realisation = Realisation(study, choice.forms(careful=False))
     if _problem(study, realisation) is not None:
-        realisation = Realisation(choice.forms(careful=True))
+        realisation = Realisation(study, choice.forms(careful=True))
         if problem := _problem(study, realisation):
             raise problem
+    _say_what_is_guarded(realisation.changes(study.probes[0][1]))
     return realisation
+
+
+def _say_what_is_guarded(changes: Iterable[Change]) -> None:
+    every = (guard for c in changes if isinstance(c, MethodChange) for guard in c.guards)
+    for guard in dict.fromkeys(every):
+        warnings.warn(
+            f"{guard.what} A model in muP fails if it gets there ({guard.where}). Pass `inputs` "
+            "that reach it.",
+            stacklevel=6,
+        )
 
 
 Key = tuple[Span, float]
@@ -145,21 +186,29 @@ def _nothing(spot: Spot, correction: Correction) -> Sequence[Change]:
 def _problem(study: Study, realisation: Realisation) -> RewriteError | None:
     """What is wrong with a model that is changed so, if anything is."""
     for knobs, direction in study.probes if realisation.forms else ():
-        changes = realisation.changes(direction)
-        try:
-            left = _after(study, knobs, tuple(c for c in changes if not _beyond_calculus(c)))
-        except RewriteError as error:
-            return error
-        scaled = {c.module for c in changes if _beyond_calculus(c)}
-        spots = [s for s in left.spots if not scaled.issuperset(s.modules)]
-        if spots or not _same_at_base(study, left):
-            spot = spots[0] if spots else direction.spots[0]
-            return RewriteError(
-                f"The multiplier of this {spot.first.kind} did not take effect in the live model.",
-                where=str(spot.span),
-                fix="Keep the scale in a float attribute of the module, or use `automup convert`.",
-            )
+        problem = _problem_at(study, knobs, direction, realisation.changes(direction))
+        if problem is not None:
+            return problem
     return None
+
+
+def _problem_at(
+    study: Study, knobs: Knobs, direction: Comparison, changes: tuple[Change, ...]
+) -> RewriteError | None:
+    try:
+        left = _after(study, knobs, tuple(c for c in changes if not _beyond_calculus(c)))
+    except RewriteError as error:
+        return error
+    scaled = {c.module for c in changes if _beyond_calculus(c)}
+    spots = [s for s in left.spots if not scaled.issuperset(s.modules)]
+    if not spots and _same_at_base(study, left):
+        return None
+    spot = (spots or direction.spots)[0]
+    return RewriteError(
+        f"The multiplier of this {spot.first.kind} did not take effect in the live model.",
+        where=str(spot.span),
+        fix="Keep the scale in a float attribute of the module, or use `automup convert`.",
+    )
 
 
 def _beyond_calculus(change: Change) -> bool:

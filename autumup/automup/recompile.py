@@ -20,7 +20,7 @@ from typing import Any, Literal
 from torch import nn
 
 from automup import reach
-from automup.compiling import compile_edited
+from automup.compiling import Guard, compile_edited
 from automup.errors import RewriteError
 from automup.reach import Path, Step
 from automup.rewrite import Edit
@@ -28,11 +28,15 @@ from automup.rewrite import Edit
 
 @dataclass(frozen=True)
 class Patch:
-    """Edits of the function that a path leads to, in the source whose text has this digest."""
+    """Edits of the function that a path leads to, in the source whose text has this digest.
+
+    ``guards``: statements of it that no trace ran, and that may need a multiplier of their own.
+    """
 
     path: Path
     edits: tuple[Edit, ...]
     digest: str
+    guards: tuple[Guard, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,9 @@ def apply_patch(module: nn.Module, patch: Patch | Scaling) -> None:
     if isinstance(patch, Patch):
         same = [p for p in known if isinstance(p, Patch) and p.path == patch.path]
         edits = dict.fromkeys(e for p in (*same, patch) for e in p.edits)
+        guards = dict.fromkeys(g for p in (*same, patch) for g in p.guards)
         known = tuple(p for p in known if p not in same)
-        patch = replace(patch, edits=tuple(edits))
+        patch = replace(patch, edits=tuple(edits), guards=tuple(guards))
     _put(module, getattr(kind, "_automup_class", kind), (*known, patch))
 
 
@@ -172,8 +177,8 @@ def _function(
                 where=code.co_filename,
                 fix="Build the model anew and load its state_dict.",
             )
-        edits = patch.edits if patch else ()
-        made = compile_edited(text, code, edits, (*names, *itself), function.__globals__)
+        edits, guards = (patch.edits, patch.guards) if patch else ((), ())
+        made = compile_edited(text, code, edits, guards, (*names, *itself), function.__globals__)
         code = made.code
         cells |= {made.names[name]: CellType(new) for name, new in names.items()}
         cells |= {made.names[name]: CellType() for name in itself}
