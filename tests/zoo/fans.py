@@ -117,11 +117,7 @@ def run(
 
 def _count(record: Record, use: Call, reads: list[Alias]) -> dict[str, Count | None]:
     """The counts of one use, by parameter."""
-    masks, feeds, pieces = (
-        entries_by_weight(record, use),
-        outputs_fed(record, use),
-        pieces_by_weight(record, use, reads),
-    )
+    feeds, pieces = outputs_fed(record, use), pieces_by_weight(record, use, reads)
     vectors, unclear = _bystanders(record, use)
     found: dict[str, Count | None] = {}
     for name, (fan_in, extents) in entries_by_weight(record, use).items():
