@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from automup.capture.inputs import InputMaker, call_form
+from automup.capture.arguments import call_form
+from automup.capture.inputs import InputMaker
 from automup.capture.recipes import Recipe
 from automup.capture.trace import Inputs
 from automup.errors import InputError, UsageError
 
-_SPEC = re.compile(r"(?:([A-Za-z_]\w*)\s*:)?\s*(\w+)\s*\[([\d,\s]*)\]\s*(?:<\s*(\d+))?")
+_SPEC = re.compile(r"(?:([A-Za-z_][\w.]*)\s*:)?\s*(\w+)\s*\[([\d,\s]*)\]\s*(?:<\s*(\d+))?")
 _DTYPES = {"long": "int64", "int": "int32", "float": "float32", "half": "float16"}
 
 
@@ -50,7 +51,7 @@ def _check_names(model: nn.Module, names: Iterable[str]) -> None:
     known = inspect.signature(model.forward).parameters
     if any(p.kind is p.VAR_KEYWORD for p in known.values()):
         return
-    for name in names:
+    for name in (n.partition(".")[0] for n in names):
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1) or list(known)
             raise InputError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,14 @@ import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from automup.capture.arguments import (
+    call_form,
+    empty_dicts,
+    parameters_of,
+    parts_of,
+    tensors_in,
+)
+from automup.capture.climb import climb
 from automup.capture.raised import describe, place_of
 from automup.capture.recipes import Recipe, likely_recipes, side_recipes
 from automup.capture.trace import Inputs, Workshop
@@ -52,8 +60,9 @@ def synthesise(shop: Workshop, wide: Workshop | None = None) -> InputMaker:
                 seen.append(more)
                 plans[:0] = [(more, _combinations(shop, wide, more)), (names, combinations)]
                 break
-    if fallback is not None:
-        return fallback
+    found = fallback or next(filter(None, (_climbed(shop, wide, names) for names in seen)), None)
+    if found is not None:
+        return found
     raise InputError(
         f"No example input makes {type(model).__name__}.forward({_signature(model)}) run. "
         f"Tried {'; '.join(dict.fromkeys(tried[:3]))}{' and more' * (len(tried) > 3)}; "
@@ -64,7 +73,7 @@ def synthesise(shop: Workshop, wide: Workshop | None = None) -> InputMaker:
 
 
 def _signature(model: nn.Module) -> str:
-    names = [n if p.default is p.empty else f"{n}=" for n, p in _parameters(model).items()]
+    names = [n if p.default is p.empty else f"{n}=" for n, p in parameters_of(model).items()]
     return ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
 
 
@@ -73,20 +82,16 @@ def _spell(recipe: Recipe, model: nn.Module) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
 
 
-def _parameters(model: nn.Module) -> dict[str, inspect.Parameter]:
-    """forward's parameters that tensors can be given to; ``*args`` stands for one argument."""
-    found = inspect.signature(model.forward).parameters
-    return {n: p for n, p in found.items() if p.kind is not p.VAR_KEYWORD}
-
-
 def _plans(model: nn.Module) -> list[list[str]]:
     """Which arguments to give: the required ones, then with what models often also need."""
-    parameters = _parameters(model)
-    required = [n for n, p in parameters.items() if p.default is p.empty]
+    parameters = parameters_of(model)
+    required = [
+        part for n, p in parameters.items() if p.default is p.empty for part in parts_of(model, n)
+    ]
     main = getattr(type(model), "main_input_name", None)
     if main in parameters and main not in required:
         required.append(main)
-    first = required or list(parameters)[:1]
+    first = required if required or empty_dicts(model) else list(parameters)[:1]
     often = ("input_ids", "pixel_values", "decoder_input_ids") if main else ()
     extra = [[*first, n] for n in often if n in parameters and n not in first]
     return [first, *extra]
@@ -94,8 +99,11 @@ def _plans(model: nn.Module) -> list[list[str]]:
 
 def _asked_for(error: Exception, model: nn.Module, names: Sequence[str]) -> list[str]:
     """The first of forward's parameters that the exception's message names."""
+    if isinstance(error, KeyError) and error.args:  # a dict's missing key
+        asked = [f"{name}.{error.args[0]}" for name in empty_dicts(model)][:1]
+        return [name for name in asked if name not in names]
     words = re.findall(r"\w+", str(error))
-    known = _parameters(model)
+    known = parameters_of(model)
     return [w for w in words if w in known and w not in names][:1] if len(names) < 4 else []
 
 
@@ -107,32 +115,12 @@ def _maker(names: Sequence[str], recipes: Sequence[Recipe]) -> InputMaker:
     return make
 
 
-def call_form(model: nn.Module, named: Mapping[str, Any]) -> Inputs:
-    """Leading required parameters go by position, all others by keyword."""
-    rest, args = dict(named), list[Any]()
-    for name, p in _parameters(model).items():
-        optional = p.default is not p.empty and "main_input_name" in dir(type(model))
-        if name not in rest or optional or p.kind is p.KEYWORD_ONLY:
-            break
-        args.append(rest.pop(name))
-    return Inputs(tuple(args), rest)
-
-
 def _combinations(
     shop: Workshop, wide: Workshop | None, names: Sequence[str]
 ) -> Iterator[tuple[Recipe, ...]]:
     """Recipes for every argument, likely ones first; those with a growing size come last."""
     model = shop.built.model
-    growing = {
-        size
-        for a, b in zip(shop.built.weights, wide.built.weights if wide else (), strict=False)
-        for x, y in zip(a.shape, b.shape, strict=False)
-        if x != y
-        for size in (x, y)
-    }
-    own = [r for r in likely_recipes(model, growing) if _makes(r, model)]
-    later = [r for r in side_recipes(growing) if _makes(r, model)]
-    mixed = [r for pair in itertools.zip_longest(own, later) for r in pair if r is not None]
+    own, mixed = _ideas(shop, wide)
     choices = [own, *[mixed] * (len(names) - 1)]
     ranked = itertools.product(*(list(enumerate(c)) for c in choices))
     limited = itertools.islice(ranked, 20000)
@@ -147,6 +135,32 @@ def _combinations(
     return (tuple(r for _, r in combination) for combination in best)
 
 
+def _ideas(shop: Workshop, wide: Workshop | None) -> tuple[list[Recipe], list[Recipe]]:
+    """Recipes for the first argument, and for any further one."""
+    model = shop.built.model
+    growing = {
+        size
+        for a, b in zip(shop.built.weights, wide.built.weights if wide else (), strict=False)
+        for x, y in zip(a.shape, b.shape, strict=False)
+        if x != y
+        for size in (x, y)
+    }
+    own = [r for r in likely_recipes(model, growing) if _makes(r, model)]
+    later = [r for r in side_recipes(growing) if _makes(r, model)]
+    mixed = [r for pair in itertools.zip_longest(own, later) for r in pair if r is not None]
+    return own, mixed
+
+
+def _climbed(shop: Workshop, wide: Workshop | None, names: Sequence[str]) -> InputMaker | None:
+    def attempt(recipes: Sequence[Recipe]) -> Exception | None:
+        maker = _maker(names, recipes)
+        error = _failure(shop, maker)
+        return error or (_failure(wide, maker) if wide is not None else None)
+
+    recipes = climb(len(names), _ideas(shop, wide)[1], attempt)
+    return _maker(names, recipes) if recipes is not None else None
+
+
 def _makes(recipe: Recipe, model: nn.Module) -> bool:
     """False for sizes that would be absurd as an example."""
     shape = recipe.shape(model)
@@ -157,7 +171,7 @@ def _failure(shop: Workshop, maker: InputMaker) -> Exception | None:
     inputs = maker(shop.built.model)
     with _IndexGuard() as guard:
         error = shop.try_forward(inputs)
-    tensors = [*inputs.args, *inputs.kwargs.values()]
+    tensors = tensors_in(inputs)
     if error is None and tensors and not tensors[0].is_floating_point() and not guard.indexed:
         return TypeError("the integers are used as if they were features")  # meta would not mind
     return error
@@ -204,7 +218,7 @@ def optional_candidates(model: nn.Module, inputs: Inputs) -> Iterator[tuple[str,
     else:
         kinds += [(tuple(batch), torch.long)]
     kinds += [(shape[:2], torch.bool), (shape[:2], torch.float32)]
-    for name, p in _parameters(model).items():
+    for name, p in parameters_of(model).items():
         if p.default is None and name not in given:
             for size, dtype in dict.fromkeys(kinds):
                 fill = 0 if dtype is torch.long else 1

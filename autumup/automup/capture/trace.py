@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.utils._pytree import tree_map
 
 from automup.capture.flex import opened_flex_attention
 from automup.capture.init_laws import UNKNOWN, InitRecorder, Law
 from automup.capture.meta import without_weights
+from automup.capture.nested import tensors_of, with_tensors
 from automup.capture.reads import Guess
 from automup.capture.real import on_real_tensors
 from automup.capture.recorder import GraphRecorder
@@ -154,10 +154,8 @@ class Workshop:
         model = self.built.model
         lines: set[tuple[str, int]] = set()
         with self._ground() as mode, _in_mode(model, variant.training):
-            args, kwargs = tree_map(
-                lambda x: mode.admit(x) if isinstance(x, torch.Tensor) else x,
-                (tuple(inputs.args), {**inputs.kwargs, **dict(variant.extra)}),
-            )
+            given = (tuple(inputs.args), {**inputs.kwargs, **dict(variant.extra)})
+            args, kwargs = with_tensors(given, mode.admit)
             recorder = GraphRecorder(model, mode)
             for name, tensor in _named_tensors(model, args, kwargs):
                 recorder.placeholder(name, tensor)
@@ -226,8 +224,8 @@ def _named_tensors(
     except TypeError:
         bound = {f"arg{i}": a for i, a in enumerate(args)} | dict(kwargs)
     for name, value in bound.items():
-        leaves = torch.utils._pytree.tree_leaves(value)
-        for i, leaf in enumerate(x for x in leaves if isinstance(x, torch.Tensor)):
+        leaves = list(tensors_of(value))
+        for i, leaf in enumerate(leaves):
             yield (name if len(leaves) == 1 else f"{name}_{i}"), leaf
 
 
