@@ -17,8 +17,8 @@ T5 = {"vocab_size": VOCAB, "num_layers": 2, "num_heads": 4, "use_cache": False}
 T5_WIDTH = {"d_model": 64, "d_kv": 16, "d_ff": 256}
 
 hf("t5", "T5ForConditionalGeneration", "T5Config", T5_WIDTH, two_sequences, fixed=T5)
-hf("t5-untied", "T5ForConditionalGeneration", "T5Config", T5_WIDTH, two_sequences,
-   fixed={**T5, "tie_word_embeddings": False, "feed_forward_proj": "gated-gelu"})  # fmt: skip
+hf("t5-gated", "T5ForConditionalGeneration", "T5Config", T5_WIDTH, two_sequences,
+   fixed={**T5, "feed_forward_proj": "gated-gelu"})  # fmt: skip
 hf("mt5", "MT5ForConditionalGeneration", "MT5Config", T5_WIDTH, two_sequences, fixed=T5)
 hf("umt5", "UMT5ForConditionalGeneration", "UMT5Config", T5_WIDTH, two_sequences, fixed=T5)
 hf("longt5", "LongT5ForConditionalGeneration", "LongT5Config", T5_WIDTH, two_sequences,
