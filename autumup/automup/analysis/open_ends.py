@@ -11,12 +11,13 @@ from torch import fx
 
 from automup.analysis.dataflow import Dataflow, Size, log_ratio
 from automup.analysis.ops import RULES
-from automup.analysis.ops.registry import arguments
+from automup.analysis.ops.registry import USERS, arguments
 from automup.analysis.sites import Analysis
 from automup.analysis.weights import WeightSummary
 from automup.overrides import growing_dims, is_square, suggestion
 from automup.plan import Unresolved
 
+_ANOTHER_RULE = "Register the rule that it follows, with replace=True."
 _LAYER = "layer"
 """Stands for an override that is still to be worded."""
 
@@ -64,6 +65,8 @@ def _of_operations(
             matrices = sum(len(grows[name]) > 1 for name in names if name in grows)
             as_layer = _LAYER if names and activations == 1 and matrices <= 1 else ""
             item = replace(item, override=as_layer, rule=_registration(node, bool(names)))
+        elif getattr(node.target, "_name", "") in USERS:
+            item = replace(item, advice=_ANOTHER_RULE)
         yield item, names, _before(node)
     for fault in analysis.faults:
         reason = f"its value grows as width^{fault.log:+.3g} and {fault.why}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+import operator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass, replace
 from functools import partial, singledispatch
 from typing import Any
@@ -147,8 +148,23 @@ def _beside(flow: Flow, op: Op, *named: Any) -> None:
             flow.consume(op, value)
 
 
+def _lost(flow: Flow, op: Op, values: Sequence[Any]) -> State | None:
+    """Refuses a rule that keeps axes, where an argument has an infinite one that no result has."""
+    parts = [n for n in op.base.users if n.target is operator.getitem]
+    kept = {size for n in parts or [op.base] for size in flow.sizes(n)}
+    for size in (size for value in values for size in flow.sizes(value)):
+        if log_ratio(size) and size not in kept:
+            axis = f"{size[0]}→{size[1]}"
+            reason = f"its registered rule keeps every axis, but its result has none of size {axis}"
+            return flow.unknown(op, reason)
+    return None
+
+
 @_result.register
 def _elementwise(rule: Elementwise, flow: Flow, op: Op) -> State:
+    lost = _lost(flow, op, floating_inputs(flow, op))
+    if lost is not None:
+        return lost
     if rule.degree is None:
         return forget(flow, op)
     value = _argument(op, rule.input)
@@ -215,6 +231,9 @@ def _normalisation(rule: Normalisation, flow: Flow, op: Op) -> State:
     value = _argument(op, rule.input)
     if flow.state(value).kind == "weight":
         return flow.unknown(op, "a normalisation of a weight")
+    lost = _lost(flow, op, [value])
+    if lost is not None:
+        return lost
     _beside(flow, op, value)
     return State(0.0, kind_of(flow, op))
 
