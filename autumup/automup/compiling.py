@@ -24,15 +24,20 @@ _Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
 @dataclass(frozen=True)
 class Guard:
-    """A statement that must not run as it is, for no trace ran it: what is wrong, and where."""
+    """A statement that no trace ran and that may need a multiplier: what it does, and where."""
 
     line: int
     what: str
     where: str
 
 
-def _refuse(what: str, where: str) -> None:
-    raise UnresolvedError(what, where=where, fix="Pass `inputs` that reach it to parametrize.")
+def refuse(what: str, where: str) -> None:
+    """Refuse to run a guarded statement."""
+    raise UnresolvedError(
+        f"No trace ran this code, and it may need a multiplier: {what}.",
+        where=where,
+        fix="Pass `inputs` that reach it to parametrize.",
+    )
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ def compile_edited(
     values: dict[str, Any] = {
         n: math for n in ("math", "_math") if edits and n not in known and n not in names
     }
-    values |= {GUARD: _refuse} if guards else {}
+    values |= {GUARD: refuse} if guards else {}
     guarded = {guard.line: guard for guard in guards}
     tree = _Around(node, names, (*names.values(), *values), guarded).visit(tree)
     module = compile(ast.fix_missing_locations(tree), code.co_filename, "exec", dont_inherit=True)

@@ -15,8 +15,8 @@ from automup.analysis.placement import edit_for, frame_owner
 from automup.analysis.sites import Correction
 from automup.apply import MethodChange
 from automup.capture.source import Frame
-from automup.compiling import Guard
-from automup.errors import RewriteError, UnresolvedError
+from automup.compiling import Guard, refuse
+from automup.errors import RewriteError
 from automup.plan import Span
 from automup.reach import Path, find_member, find_paths
 from automup.recompile import read_source
@@ -107,8 +107,7 @@ def guard_only(study: Study, known: Correction) -> tuple[MethodChange, ...]:
     guards = guards_around(study, span)
     ways = _ways(study.shop(study.base).built.model, known, 0)
     if guards and not ways:
-        first = guards[0]
-        raise UnresolvedError(first.what, where=first.where, fix="Pass `inputs` that reach it.")
+        refuse(guards[0].what, guards[0].where)
     return (MethodChange(*ways[0], (), guards, span.file),) if guards else ()
 
 
@@ -206,11 +205,7 @@ def _unrun(text: str, lines: frozenset[int]) -> Unrun:
 def _guards(unrun: Unrun, text: str, span: Span) -> tuple[Guard, ...]:
     home = function_at(text, span.line)
     return tuple(
-        Guard(
-            place.line,
-            f"No trace ran this code, and it may need a multiplier: {place.text} ({place.why}).",
-            f"{span.file}:{place.line}",
-        )
+        Guard(place.line, f"{place.text} ({place.why})", f"{span.file}:{place.line}")
         for place in unrun.suspicious
         if function_at(text, place.line) == home
     )

@@ -110,11 +110,12 @@ def realise(study: Study) -> Realisation:
 
 
 def _say_what_is_guarded(changes: Iterable[Change]) -> None:
-    every = (guard for c in changes if isinstance(c, MethodChange) for guard in c.guards)
-    for guard in dict.fromkeys(every):
+    every = dict.fromkeys(g for c in changes if isinstance(c, MethodChange) for g in c.guards)
+    if every:
+        places = "; ".join(f"{guard.what} at {guard.where}" for guard in every)
         warnings.warn(
-            f"{guard.what} A model in muP fails if it gets there ({guard.where}). Pass `inputs` "
-            "that reach it.",
+            "No trace ran this code, and it may need a multiplier; a model in muP fails if it gets "
+            f"there: {places}. Pass `inputs` that reach it.",
             stacklevel=6,
         )
 
