@@ -132,7 +132,7 @@ add("norms:WeightNormMLP", {"width": 32}, VECTOR)
 add("norms:ParametrizedWeightNormMLP", {"width": 32}, VECTOR)
 add("norms:HandWeightNormMLP", {"width": 32}, VECTOR)
 add("norms:WeightStandardisedNet", {"width": 16}, IMAGE)
-add("norms:SpectralNormCritic", {"width": 16}, IMAGE)
+add("norms:SpectralNormCritic", {"width": 32}, of(4, 3, 8, 8))
 add("norms:ParametrizedSpectralNormMLP", {"width": 32}, VECTOR)
 
 # --- recurrent networks --------------------------------------------------------------------------

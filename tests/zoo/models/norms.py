@@ -215,7 +215,7 @@ class WeightStandardisedNet(nn.Module):
 class SpectralNormCritic(nn.Module):
     """torch.nn.utils.spectral_norm: SN-GAN's discriminator."""
 
-    def __init__(self, width: int = 16) -> None:
+    def __init__(self, width: int = 32) -> None:
         super().__init__()
         self.conv1 = spectral_norm(nn.Conv2d(3, width, 3, stride=2, padding=1))
         self.conv2 = spectral_norm(nn.Conv2d(width, 2 * width, 3, stride=2, padding=1))

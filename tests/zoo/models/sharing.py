@@ -51,6 +51,7 @@ class ThreeWayTied(nn.Module):
         self.readout = nn.Linear(width, vocab, bias=False)
         self.tgt_embed.weight = self.src_embed.weight
         self.readout.weight = self.src_embed.weight
+        nn.init.normal_(self.src_embed.weight, std=0.02)
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
         memory = torch.tanh(self.encoder(self.src_embed(source))).mean(1, keepdim=True)
