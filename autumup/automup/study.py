@@ -15,8 +15,8 @@ from automup.analysis.comparison import (
     combine,
     union,
 )
-from automup.analysis.dataflow import Dataflow, Size, align
-from automup.analysis.sites import analyse
+from automup.analysis.dataflow import Size, align
+from automup.analysis.sites import Analysis, analyse
 from automup.analysis.verification import (
     COINCIDENCE,
     Reading,
@@ -29,6 +29,7 @@ from automup.capture.init_laws import Law
 from automup.capture.inputs import InputMaker, optional_candidates, synthesise
 from automup.capture.laws import measured
 from automup.capture.load import ModelSource, load_text
+from automup.capture.memory import short_lived
 from automup.capture.raised import describe, place_of
 from automup.capture.trace import Forced, Trace, Variant, WeightFact, Workshop
 from automup.capture.variants import Exploration, explore
@@ -102,7 +103,7 @@ class Study:
         self._real, self.overrides = real, overrides
         self._build, self.base, self.fixed = build, dict(base), dict(fixed or {})
         self._shops: dict[tuple[str, Forced], Workshop] = {}
-        self._traces: dict[tuple[Any, ...], Trace] = {}
+        self._analysed: dict[tuple[str, int], Analysis] = {}
         self._targets: dict[str, Comparison] = {}
         self.wide = self.scaled_knobs(2)
         self.name = name or type(self.shop(self.base).built.model).__name__
@@ -131,7 +132,7 @@ class Study:
 
     def shop(self, knobs: Knobs, forced: Forced = ()) -> Workshop:
         """The model at these knobs, built without its weights."""
-        key = (repr(sorted(knobs.items())), forced)
+        key = (_key(knobs), forced)
         if key not in self._shops:
             try:
                 self._shops[key] = self._workshop(knobs, forced)
@@ -147,17 +148,14 @@ class Study:
         return self._shops[key]
 
     def trace(self, knobs: Knobs, number: int) -> Trace:
-        """The trace of one of the variants at these knobs."""
+        """The trace of one of the variants at these knobs; those of the base are kept."""
         variant, at_base = self.exploration.reached[number]
         return at_base if dict(knobs) == self.base else self._trace_of(knobs, variant)
 
     def _trace_of(self, knobs: Knobs, variant: Variant) -> Trace:
-        key = (repr(sorted(knobs.items())), str(variant), *(id(t) for _, t in variant.extra))
-        if key not in self._traces:
-            shop = self.shop(knobs, variant.forced)
-            with self._running(variant, knobs):
-                self._traces[key] = shop.run(variant, self.inputs(shop.built.model))
-        return self._traces[key]
+        shop = self.shop(knobs, variant.forced)
+        with self._running(variant, knobs):
+            return shop.run(variant, self.inputs(shop.built.model))
 
     @contextlib.contextmanager
     def _running(self, variant: Variant, knobs: Knobs) -> Iterator[None]:
@@ -183,22 +181,28 @@ class Study:
         optional: dict[str, list[Any]] = {}
         for name, tensor in optional_candidates(shop.built.model, self.inputs(shop.built.model)):
             optional.setdefault(name, []).append(tensor)
-        with self._running(Variant(), self.base):
+        with short_lived(), self._running(Variant(), self.base):
             found = explore(
                 lambda variant: self.shop(self.base, variant.forced),
                 self.inputs,
                 {name: tuple(tensors) for name, tensors in optional.items()},
             )
-        return Exploration(
-            tuple((v, n) for v, n in found.reached if v == Variant() or self._runs_wider(v))
-        )
+            return Exploration(
+                tuple((v, t) for v, t in found.reached if v == Variant() or self._runs_wider(v, t))
+            )
 
-    def _runs_wider(self, variant: Variant) -> bool:
-        """Whether a guessed way to run the model works at twice the base too."""
+    def _runs_wider(self, variant: Variant, at_base: Trace) -> bool:
+        """Whether a guessed way to run the model works at twice the base too.
+
+        The analysis is kept for :meth:`compare`, or left to it where it fails: it says why.
+        """
         try:
-            self._trace_of(self.wide, variant)
+            wider = self._trace_of(self.wide, variant)
         except AutomupError:  # an optional input that fits the base alone is no way to run it
             return False
+        with contextlib.suppress(AutomupError):
+            ready = self._analyse(self.wide, at_base, wider, {})
+            self._analysed[_key(self.wide), id(at_base)] = ready
         return True
 
     @cached_property
@@ -216,18 +220,30 @@ class Study:
 
     # --- comparisons ----------------------------------------------------------------------------
 
-    def dataflow(self, knobs: Knobs, number: int) -> Dataflow:
-        graphs = (self.trace(k, number).graph for k in (self.base, knobs))
-        return align(*graphs, at=(_said(self.base), _said(knobs)))
-
     def compare(self, knobs: Knobs) -> Comparison:
         """Analyse the base against a model at other knobs, over all variants."""
         return self._compare(knobs, self.fans)
 
     def _compare(self, knobs: Knobs, fans: Mapping[str, Fans]) -> Comparison:
-        shapes = self._shapes(knobs)
-        numbers = range(len(self.exploration.variants))
-        return combine(tuple(analyse(self.dataflow(knobs, i), shapes, fans) for i in numbers))
+        with short_lived():
+            reached = self.exploration.reached
+            return combine(tuple(self._analysis(knobs, v, trace, fans) for v, trace in reached))
+
+    def _analysis(
+        self, knobs: Knobs, variant: Variant, at_base: Trace, fans: Mapping[str, Fans]
+    ) -> Analysis:
+        ready = self._analysed.pop((_key(knobs), id(at_base)), None) if not fans else None
+        if ready is not None:
+            return ready
+        with short_lived():  # the wider trace is not needed any more
+            return self._analyse(knobs, at_base, self._trace_of(knobs, variant), fans)
+
+    def _analyse(
+        self, knobs: Knobs, at_base: Trace, wider: Trace, fans: Mapping[str, Fans]
+    ) -> Analysis:
+        at = (_said(self.base), _said(knobs))
+        flow = align(at_base.graph, wider.graph, at=at)
+        return analyse(flow, self._shapes(knobs), fans).alone()
 
     @cached_property
     def fans(self) -> dict[str, Fans]:
@@ -272,8 +288,9 @@ class Study:
             return shop.run(variant, self.inputs(shop.built.model)).graph
 
         shapes = self._shapes(knobs)
-        flows = (align(trace(False, v), trace(True, v)) for v in self.exploration.variants)
-        return self._undisputed(combine(tuple(analyse(f, shapes, self.fans) for f in flows)))
+        with short_lived():
+            flows = (align(trace(False, v), trace(True, v)) for v in self.exploration.variants)
+            return self._undisputed(combine(tuple(analyse(f, shapes, self.fans) for f in flows)))
 
     def _shapes(self, knobs: Knobs) -> dict[str, tuple[Size, ...]]:
         base, wide = self.shop(self.base).built.weights, self.shop(knobs).built.weights
@@ -355,7 +372,7 @@ class Study:
         Raises:
             UnresolvedError: if it does not.
         """
-        key = repr(sorted(target.items()))
+        key = _key(target)
         if key not in self._targets:
             comparison = self._undisputed(self.compare(target))
             known = Reading("smaller widths", self.exponents)
@@ -385,6 +402,10 @@ class Study:
             triple[0].name: tuple((w.shape, w.law) for w in triple)
             for triple in zip(*self.weights, strict=True)
         }
+
+
+def _key(knobs: Knobs) -> str:
+    return repr(sorted(knobs.items()))
 
 
 def study_source(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -31,27 +31,29 @@ def product(sizes: Any) -> Size:
     return base, wide
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Op:
-    """One aligned operation: the same node in both traces."""
+    """One aligned operation: the same node in both traces, with what each recorded of it.
+
+    ``sizes`` is the shape of the value, as pairs.
+    """
 
     base: fx.Node
     wide: fx.Node
+    fact: Fact
+    wide_fact: Fact
+    sizes: tuple[Size, ...]
 
-    @property
-    def fact(self) -> Fact:
-        fact: Fact = self.base.meta["fact"]
-        return fact
+    @staticmethod
+    def pair(base: fx.Node, wide: fx.Node) -> Op:
+        """Two nodes that do the same; what the run returns has no fact of its own."""
+        fact = base.meta.get("fact", _NO_FACT)
+        wide_fact = wide.meta.get("fact", _NO_FACT)
+        return Op(base, wide, fact, wide_fact, tuple(zip(fact.shape, wide_fact.shape, strict=True)))
 
-    @property
-    def wide_fact(self) -> Fact:
-        fact: Fact = self.wide.meta["fact"]
-        return fact
-
-    @property
-    def sizes(self) -> tuple[Size, ...]:
-        """The shape of the value, as pairs."""
-        return tuple(zip(self.fact.shape, self.wide_fact.shape, strict=True))
+    def alone(self) -> Op:
+        """The same without the wider trace, which it would keep alive: for what outlives it."""
+        return replace(self, wide=self.base)
 
     def arg(self, position: int, name: str = "", default: Any = None) -> Any:
         """An argument at the base; nodes are the base's."""
@@ -63,6 +65,9 @@ class Op:
             _argument(self.base, position, name, default),
             _argument(self.wide, position, name, default),
         )
+
+
+_NO_FACT = Fact((), False)
 
 
 def _argument(node: fx.Node, position: int, name: str, default: Any) -> Any:
@@ -88,7 +93,7 @@ class Dataflow:
     @cached_property
     def growths(self) -> frozenset[float]:
         """By how many octaves the infinite axes grow."""
-        sizes = {s for op in self.ops.values() if op.base.op != "output" for s in op.sizes}
+        sizes = {s for op in self.ops.values() for s in op.sizes}
         return frozenset(abs(log_ratio(s)) for s in sizes) - {0.0}
 
     @cached_property
@@ -118,7 +123,7 @@ def align(
         if not _same(a, b, twin):
             raise _misaligned(a, b, at)
         twin[a] = b
-        ops[a] = Op(a, b)
+        ops[a] = Op.pair(a, b)
     if len(left) != len(right):
         longer, names = (left, at) if len(left) > len(right) else (right, at[::-1])
         raise _misaligned(longer[min(len(left), len(right))], None, names)

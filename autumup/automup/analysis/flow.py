@@ -137,22 +137,23 @@ class Flow:
             return State()
         if node.op in ("placeholder", "get_attr"):
             return self._leaf(op)
-        if node.target is not written and self._is_constant(node):
+        sources = [self.state(n) for n in node.all_input_nodes]
+        if node.target is not written and self._is_constant(op, sources):
             return self.constant(op)
         if node.target is operator.getitem:
             parts = self._states[node.args[0]]  # type: ignore[index]
             return parts[node.args[1]] if isinstance(parts, list) else parts  # type: ignore
         if node.target is written:
             return self.join(op, [self.state(n) for n in node.args])
-        if any(self.state(n).odd for n in node.all_input_nodes):
+        if any([s.odd for s in sources]):
             self.unknown(op, "it reads a table of constants whose size changes with width")
         return self._rules.get(node.target, self._fallback)(self, op)
 
-    def _is_constant(self, node: fx.Node) -> bool:
+    @staticmethod
+    def _is_constant(op: Op, sources: Sequence[State]) -> bool:
         """Computed from constants alone; what depends on an input of the model is no constant."""
-        sources = node.all_input_nodes
-        known = all(self.state(n).kind == "known" for n in sources)
-        return known and (bool(sources) or bool(node.meta["fact"].known))
+        known = all([s.kind == "known" for s in sources])
+        return known and (bool(sources) or op.fact.known)
 
     def _leaf(self, op: Op) -> State:
         name = op.base.meta.get("parameter")
@@ -202,7 +203,8 @@ class Flow:
 
         A contraction calls this before it adds its bias: the multiplier belongs to its operands.
         """
-        return replace(state, log=state.log + self._corrections.pop(op.base, 0.0))
+        shift = self._corrections.pop(op.base, 0.0) if self._corrections else 0.0
+        return replace(state, log=state.log + shift) if shift else state
 
     def constant(self, op: Op) -> State:
         """A constant: its log is the ratio of its size at the two widths.

@@ -9,7 +9,7 @@ it through cuts and joins, to the operations that read a range of it as one axis
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -89,25 +89,44 @@ def _reads(
     dataflow: Dataflow, writers: Mapping[fx.Node, Iterable[Strand]]
 ) -> dict[str, set[Range]]:
     """The ranges of each weight's rows that some operation reads as one axis."""
-    carried: dict[fx.Node, tuple[Strand, ...]] = {}
-    reads: dict[str, set[Range]] = {}
+    carried: dict[fx.Node, Bundles] = {}
+    seen: dict[tuple[Range, int], tuple[Range, Weights]] = {}
     for node, op in dataflow.ops.items():
-        result = dict.fromkeys(writers.get(node, ()))
+        result: Bundles = {}
+        for strand in writers.get(node, ()):
+            _add(result, strand, {strand.weight: None})
         for source in node.all_input_nodes:
-            for strand in carried.get(source, ()):
+            for strand, weights in carried.get(source, {}).items():
                 step = _after(dataflow, op, source, strand)
                 if step.alive:
-                    result[step.strand] = None
+                    _add(result, step.strand, weights)
                 else:
-                    reads.setdefault(strand.weight, set()).add(step.strand.range)
+                    seen[step.strand.range, id(weights)] = step.strand.range, weights
         if result and op.base.target is _aten.cat.default:
-            result = dict.fromkeys(_joined(op, result, reads))
+            result = _joined(op, result, seen)
+        for strand, weights in result.items() if not node.users else ():
+            seen[strand.range, id(weights)] = strand.range, weights
         if result:
-            carried[node] = tuple(result)
-    for node, strands in carried.items():
-        for strand in strands if not node.users else ():
-            reads.setdefault(strand.weight, set()).add(strand.range)
+            carried[node] = result
+    reads: dict[str, set[Range]] = {}
+    for rows, weights in seen.values():
+        for weight in weights:
+            reads.setdefault(weight, set()).add(rows)
     return reads
+
+
+Weights = Mapping[str, None]
+Bundles = dict[Strand, Weights]
+"""Strands without their weight, with the weights whose rows lie so: they fare alike from there.
+
+A residual stream carries the rows of every layer before it, all in one bundle.
+"""
+
+
+def _add(bundles: Bundles, strand: Strand, weights: Weights) -> None:
+    shape = replace(strand, weight="") if strand.weight else strand
+    known = bundles.get(shape)
+    bundles[shape] = weights if known is None or known is weights else {**known, **weights}
 
 
 @dataclass(frozen=True)
@@ -208,21 +227,27 @@ def _reshaped(sizes: Sequence[Size], strand: Strand) -> Strand | None:
     return None
 
 
-def _joined(op: Op, strands: Iterable[Strand], reads: dict[str, set[Range]]) -> Iterator[Strand]:
+def _joined(
+    op: Op, bundles: Bundles, seen: dict[tuple[Range, int], tuple[Range, Weights]]
+) -> Bundles:
     """Pieces that a concatenation puts side by side again are one; others are read by it."""
     dim = int(op.arg(1, "dim", 0)) % len(op.sizes)
     by_weight: dict[tuple[str, int], list[Strand]] = {}
-    for strand in strands:
-        by_weight.setdefault((strand.weight, strand.unit), []).append(strand)
-    for group in by_weight.values():
+    for strand, weights in bundles.items():
+        for weight in weights:
+            by_weight.setdefault((weight, strand.unit), []).append(strand)
+    result: Bundles = {}
+    for (weight, _), group in by_weight.items():
         extent = (sum(s.extent[0] for s in group), sum(s.extent[1] for s in group))
+        alone: Weights = {weight: None}
         if len(group) == 1 and _only(op.sizes, group[0].extent) is not None:
-            yield group[0]
+            _add(result, group[0], alone)
         elif extent == op.sizes[dim]:
-            yield replace(min(group, key=lambda s: s.start), extent=extent)
+            _add(result, replace(min(group, key=lambda s: s.start), extent=extent), alone)
         else:
             for strand in group:
-                reads.setdefault(strand.weight, set()).add(strand.range)
+                seen[strand.range, id(alone)] = strand.range, alone
+    return result
 
 
 def _partition(reads: set[Range], size: Size) -> Parts:

@@ -81,6 +81,16 @@ class Analysis:
     selective: tuple[fx.Node, ...] = ()
     """The decays of selective state spaces, for which the theory is disputed."""
 
+    def alone(self) -> Analysis:
+        """The same without the wider trace, and with no more of the base's than is still asked for.
+
+        That is the parameters' sizes, and what leads to an operation that stayed open.
+        """
+        ops = self.dataflow.ops
+        kept = {n: op.alone() for n, op in ops.items() if self.opaque or n.op == "get_attr"}
+        corrections = tuple(replace(c, op=c.op.alone()) for c in self.corrections)
+        return replace(self, dataflow=Dataflow(kept), corrections=corrections)
+
 
 def analyse(
     dataflow: Dataflow,

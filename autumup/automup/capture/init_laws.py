@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
-from automup.capture.tensors import written_tensors
+from automup.capture.ground import Execute
+from automup.capture.tensors import storage_of, tensors_in, traits_of, written_tensors
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,10 @@ def _cdf(z: float) -> float:
     return 0.5 * (1 + math.erf(z / math.sqrt(2)))
 
 
-class InitRecorder(TorchDispatchMode):
+class InitRecorder:
     """Follows the law of every storage while a constructor runs."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
         self._laws: dict[int, Law] = {}
         self._pieces: dict[int, tuple[Law, list[tuple[float, Law]]]] = {}
         self._keep: list[torch.Tensor] = []
@@ -90,14 +89,14 @@ class InitRecorder(TorchDispatchMode):
     def law(self, value: Any) -> Law:
         """The law of a tensor's entries, or of a number."""
         if isinstance(value, torch.Tensor):
-            known = self._laws.get(_storage(value))
+            known = self._laws.get(storage_of(value))
             return _law_of_values(value) if known is None else known
         return constant(float(value)) if isinstance(value, int | float) else UNKNOWN
 
     def set(self, tensor: torch.Tensor, law: Law) -> None:
         """All entries of this tensor follow the law from now on (a view: part of its storage)."""
         self._keep.append(tensor)
-        key = _storage(tensor)
+        key = storage_of(tensor)
         share = tensor.numel() / max(1, _capacity(tensor))
         if 0 < share < 1 and key in self._laws:
             before, pieces = self._pieces.setdefault(key, (self._laws[key], []))
@@ -114,30 +113,29 @@ class InitRecorder(TorchDispatchMode):
         if "tensor" in values:
             self.set(values["tensor"], rule(values) if rule else UNKNOWN)
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    def watch(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], execute: Execute
     ) -> Any:
-        kwargs = kwargs or {}
-        inputs = [x for x in tree_leaves(args) if isinstance(x, torch.Tensor)]
-        before = {_storage(x) for x in inputs}
+        """Carry out an operation and set the laws of what it writes or makes."""
         name = func._schema.name.removeprefix("aten::")
         rule = _RULES.get(name) or _RULES.get(name.removesuffix("_"))
         law = rule(self, args, kwargs) if rule else UNKNOWN
         if not law.known and torch.Tag.pointwise in func.tags:
             law = self._of_constants(func, args, kwargs)
-        out = func(*args, **kwargs)
-        if func._schema.is_mutable:
+        out = execute(func, args, kwargs)
+        if traits_of(func).writes:
             for tensor in written_tensors(func, args, kwargs) if name not in _METADATA_ONLY else ():
                 self.set(tensor, law)
         else:
-            for tensor in tree_leaves(out):
-                if isinstance(tensor, torch.Tensor) and _storage(tensor) not in before:
+            before = {storage_of(x) for x in tensors_in(args)}
+            for tensor in tensors_in(out):
+                if storage_of(tensor) not in before:
                     self.set(tensor, law)
         return out
 
     def _of_constants(self, func: Any, args: Any, kwargs: Any) -> Law:
         """Coordinate by coordinate, equal entries give equal entries: log(1/sqrt(d)), say."""
-        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+        tensors = tensors_in((args, kwargs))
         laws = [self.law(x) for x in tensors]
         if not laws or not all(law.std == 0.0 for law in laws):
             return UNKNOWN
@@ -154,10 +152,6 @@ class InitRecorder(TorchDispatchMode):
 
 
 _METADATA_ONLY = {"set_", "resize_", "squeeze_", "unsqueeze_", "t_", "transpose_", "detach_"}
-
-
-def _storage(tensor: torch.Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
 
 
 def _capacity(tensor: torch.Tensor) -> int:

@@ -13,32 +13,33 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from automup.capture.ground import Ground
 from automup.capture.reads import DISPATCHED_READS, Guess, ReadGuard
 from automup.capture.results import Results
 from automup.capture.source import user_frames
 from automup.capture.tensors import (
-    is_deterministic,
     largest,
     root_mean_square,
-    takes_device,
     tensors_in,
     tensors_read,
+    traits_of,
     written_tensors,
 )
 
 SHADOW_LIMIT = 1 << 20  # elements; larger constants are not worth holding
 _META = torch.device("meta")
 _CPU = torch.device("cpu")
+_NONZERO = torch.ops.aten.nonzero.default
+_LIFT = torch.ops.aten.lift_fresh.default
 
 
-class MetaMode(TorchDispatchMode):
+class MetaMode(Ground):
     """Redirects every allocation to the meta device and keeps shadows of small known tensors."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.guesses: list[Guess] = []
         self._shadows: dict[int, torch.Tensor] = {}
         self._metas: dict[int, torch.Tensor] = {}
@@ -101,36 +102,32 @@ class MetaMode(TorchDispatchMode):
         if real.numel() <= SHADOW_LIMIT:
             self._shadows[id(meta)] = real
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        with torch._C.DisableTorchFunction():  # reading .is_meta here is nobody's business
-            return self._dispatch(func, args, kwargs or {})
-
-    def _dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def execute(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        traits = traits_of(func)
         if func in DISPATCHED_READS:
             return DISPATCHED_READS[func](self, *args)
-        tensors = tensors_in((args, kwargs))
-        read = tensors_read(func, tensors)
-        known = all(self.shadow(x) is not None for x in read)
-        if func is torch.ops.aten.nonzero.default and not known:
+        tensors = tensors_in(args)
+        if kwargs:
+            tensors += tensors_in(kwargs)
+        known = all([self.shadow(x) is not None for x in tensors_read(traits, tensors)])
+        if func is _NONZERO and not known:
             return self._unknown_nonzero(args[0])
-        if func is torch.ops.aten.lift_fresh.default:
+        if func is _LIFT:
             return args[0]  # torch.tensor(...) stays on the device that code expects of it
         meta_args, meta_kwargs = args, kwargs
         if "device" in kwargs or not all(x.is_meta for x in tensors):
             meta_args, meta_kwargs = tree_map(self._to_meta_value, (args, kwargs))
-        if not tensors and takes_device(func):
+        if not tensors and traits.takes_device:
             meta_kwargs = {**meta_kwargs, "device": _META}
         try:
-            out = self._results.run(func, meta_args, meta_kwargs)
+            out = self._results.run(traits, meta_args, meta_kwargs)
         except NotImplementedError:
             if not known:
                 raise
             out = None
-        if known and is_deterministic(func):
+        if known and traits.deterministic:
             return self._with_shadow(func, args, kwargs, out)
-        if func._schema.is_mutable:
+        if traits.writes:
             for tensor in written_tensors(func, meta_args, meta_kwargs):
                 self._shadows.pop(id(tensor), None)
         return out

@@ -14,16 +14,17 @@ from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from automup.capture.ground import Ground
 from automup.capture.reads import Guess
 from automup.capture.source import user_frames
 from automup.capture.tensors import (
-    is_deterministic,
     largest,
     root_mean_square,
+    storage_of,
     tensors_in,
     tensors_read,
+    traits_of,
     written_tensors,
 )
 from automup.errors import CaptureError
@@ -31,11 +32,11 @@ from automup.errors import CaptureError
 LARGEST = 1 << 26  # elements of one tensor; a larger model needs the meta device
 
 
-class RealMode(TorchDispatchMode):
+class RealMode(Ground):
     """Runs operations as they are and keeps track of what no weight had a part in."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.guesses: list[Guess] = []
         self._unknown: dict[int, torch.Tensor] = {}
 
@@ -49,11 +50,11 @@ class RealMode(TorchDispatchMode):
 
     def forget(self, tensor: torch.Tensor) -> None:
         """The tensor is a weight: what is computed from it is not known beforehand."""
-        self._unknown[_storage(tensor)] = tensor
+        self._unknown[storage_of(tensor)] = tensor
 
     def shadow(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """The tensor, or None if a weight or a random draw had a part in it."""
-        return None if _storage(tensor) in self._unknown else tensor
+        return None if storage_of(tensor) in self._unknown else tensor
 
     def size_of(self, tensor: torch.Tensor) -> float | None:
         """The root mean square of a known tensor's entries, None of an unknown one's."""
@@ -63,12 +64,9 @@ class RealMode(TorchDispatchMode):
         """The largest entry of a known tensor, None of an unknown one's."""
         return None if self.shadow(tensor) is None else largest(tensor)
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        tensors = tensors_in((args, kwargs))
-        known = all(self.shadow(x) is not None for x in tensors_read(func, tensors))
+    def execute(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        traits, tensors = traits_of(func), tensors_in((args, kwargs))
+        known = all(self.shadow(x) is not None for x in tensors_read(traits, tensors))
         if func is torch.ops.aten._local_scalar_dense.default and not known:
             frames = user_frames(2, limit=1)
             grave = tensors[0].is_floating_point()
@@ -80,21 +78,17 @@ class RealMode(TorchDispatchMode):
                 fix="Choose a smaller base.",
             )
         out = func(*args, **kwargs)
-        if not known or not is_deterministic(func):
+        if not known or not traits.deterministic:
             for tensor in (*tensors_in(out), *written_tensors(func, args, kwargs)):
                 self.forget(tensor)
-        elif func._schema.is_mutable:
+        elif traits.writes:
             for tensor in written_tensors(func, args, kwargs):
-                self._unknown.pop(_storage(tensor), None)
+                self._unknown.pop(storage_of(tensor), None)
         return out
 
 
 def _elements(size: Any) -> int:
     return math.prod(size) if isinstance(size, list | tuple) and size else 0
-
-
-def _storage(tensor: torch.Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
 
 
 @contextlib.contextmanager

@@ -9,9 +9,11 @@ new nodes; a read of a tensor whose storage was written through another view giv
 from __future__ import annotations
 
 import contextlib
+import functools
 import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 import torch
@@ -20,24 +22,23 @@ from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
 )
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from automup.capture.ground import Execute
 from automup.capture.meta import MetaMode
 from automup.capture.real import RealMode
 from automup.capture.source import (
     Frame,
+    call_stack,
     first_argument,
     frame_of,
-    library_frames,
-    python_frames,
     sizes_in_scope,
 )
-from automup.capture.tensors import written_tensors
+from automup.capture.tensors import storage_of, traits_of, written_tensors
 from automup.errors import CaptureError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Fact:
     """What a node's value is and where it was computed.
 
@@ -65,18 +66,20 @@ def written(tensor: Any, *writes: Any) -> Any:
     raise NotImplementedError
 
 
-class GraphRecorder(TorchDispatchMode):
+class GraphRecorder:
     """Records operations into ``graph`` while a model runs under a meta or a real mode."""
 
     def __init__(self, model: nn.Module, ground: MetaMode | RealMode) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
         self.graph = fx.Graph()
         self._ground = ground
         self._modules = {id(m): n for n, m in model.named_modules()}
         self._stack: list[str] = []
         self._nodes: dict[int, tuple[fx.Node, int]] = {}
         self._writes: dict[int, list[fx.Node]] = {}
+        self._unindexed: list[torch.Tensor] = []
         self._views: dict[int, list[torch.Tensor]] = {}
+        self._scopes: dict[Any, Mapping[str, Any]] = {}
+        self._owners: dict[FrameType, str] = {}
         self._keep: list[Any] = [model]
         self._constants = 0
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
@@ -114,48 +117,68 @@ class GraphRecorder(TorchDispatchMode):
 
     # --- operations ---------------------------------------------------------------------------
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    def _watch(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], execute: Execute
     ) -> Any:
-        with torch._C.DisableTorchFunction():
-            return self._record(func, args, kwargs or {})
-
-    def _record(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        node_args, node_kwargs = self._argument(args), self._argument(kwargs)
+        node_args = self._argument(args)
+        node_kwargs = self._argument(kwargs) if kwargs else {}
         self._keep += (args, kwargs)  # alive, so that no id is used twice while recording
-        out = func(*args, **kwargs)
+        out = execute(func, args, kwargs)
         if func in _COPIES and isinstance(out, torch.Tensor) and out.dtype == args[0].dtype:
             self._register(out, node_args[0])  # a copy, or not: that may depend on the strides
             return out
-        node = self.graph.create_node("call_function", func, node_args, node_kwargs)
+        node = self._call(func, node_args, node_kwargs)
         place = self._place(func)
         self._bind(out, node, place)
-        if func._schema.is_mutable:
+        if traits_of(func).writes:
             for tensor in written_tensors(func, args, kwargs):
                 self._write(tensor, node, out, place)
         return out
 
     def _argument(self, value: Any) -> Any:
         """An argument with nodes for tensors."""
+        kind = type(value)
+        if kind in _PLAIN:
+            return value
         if isinstance(value, torch.Tensor):
             return self._node(value)
         if isinstance(value, tuple | list):
-            return type(value)(self._argument(item) for item in value)
+            return kind([self._argument(item) for item in value])
         if isinstance(value, dict):
             return {key: self._argument(item) for key, item in value.items()}
         return _plain(value)
 
+    def _call(self, func: Any, args: Any, kwargs: Any = None) -> fx.Node:
+        """A new node. fx looks through arguments given to ``create_node`` for symbols: not ours."""
+        node = self.graph.create_node("call_function", func, name=_name_of(func))
+        node.args = args
+        if kwargs:
+            node.kwargs = kwargs
+        return node
+
     def _place(self, func: Any) -> dict[str, Any]:
         """Where the operation stands: module, frames, sizes in scope, modules on the way."""
-        frames = python_frames(2)
-        wanted = func in _MAY_BE_SITES or func.namespace not in _TORCHS_OWN
+        frames, library = call_stack(2)
+        wanted = id(func) in _MAY_BE_SITES or func.namespace not in _TORCHS_OWN
         return {
             "module": self._stack[-1] if self._stack else "",
-            "frames": tuple(map(frame_of, frames)),
-            "scopes": tuple(map(sizes_in_scope, frames)) if wanted else (),
-            "library": library_frames(2),
-            "owners": tuple(self._modules.get(id(first_argument(f)[1]), "?") for f in frames),
+            "frames": tuple([frame_of(f) for f in frames]),
+            "scopes": tuple([self._scope(f) for f in frames]) if wanted else (),
+            "library": library,
+            "owners": tuple([self._owner(f) for f in frames]),
         }
+
+    def _scope(self, frame: FrameType) -> Mapping[str, Any]:
+        """The sizes in scope; the layers of a deep model share what is the same in all of them."""
+        sizes = sizes_in_scope(frame)
+        return self._scopes.setdefault(tuple(sizes.items()), sizes)
+
+    def _owner(self, frame: FrameType) -> str:
+        """The module that is ``self`` in a frame, looked up once while its module runs."""
+        owner = self._owners.get(frame)
+        if owner is None:
+            owner = self._owners[frame] = self._modules.get(id(first_argument(frame)), "?")
+        return owner
 
     def _bind(self, out: Any, node: fx.Node, place: dict[str, Any]) -> None:
         if isinstance(out, torch.Tensor):
@@ -165,7 +188,7 @@ class GraphRecorder(TorchDispatchMode):
         node.meta["fact"] = Fact((), False, **place)
         for i, item in enumerate(out if isinstance(out, list | tuple) else ()):
             if isinstance(item, torch.Tensor | list | tuple):
-                part = self.graph.create_node("call_function", operator.getitem, (node, i))
+                part = self._call(operator.getitem, (node, i))
                 self._bind(item, part, place)
 
     def _write(self, tensor: torch.Tensor, node: fx.Node, out: Any, place: Any) -> None:
@@ -174,36 +197,38 @@ class GraphRecorder(TorchDispatchMode):
             node = self._nodes[id(out)][0] if isinstance(out, torch.Tensor) else node
         if node.meta["fact"].shape != tuple(tensor.shape):
             node.meta["fact"] = self._fact(tensor, **place)
-        writes = self._writes.setdefault(_storage(tensor), [])
+        writes = self._writes.setdefault(storage_of(tensor), [])
         writes.append(node)
         self._register(tensor, node)
 
     # --- tensors and nodes ----------------------------------------------------------------------
 
     def _register(self, tensor: torch.Tensor, node: fx.Node) -> None:
-        key = _storage(tensor)
-        self._nodes[id(tensor)] = (node, len(self._writes.get(key, ())))
-        self._views.setdefault(key, []).append(tensor)
+        seen = len(self._writes.get(storage_of(tensor), ())) if self._writes else 0
+        self._nodes[id(tensor)] = (node, seen)
+        self._unindexed.append(tensor)
         self._keep.append(tensor)
 
     def _node(self, tensor: torch.Tensor) -> fx.Node:
         """The node that holds a tensor's present value."""
-        key = _storage(tensor)
-        if id(tensor) not in self._nodes and not self._adopt(tensor, key):
+        if id(tensor) not in self._nodes and not self._adopt(tensor):
             self._constants += 1
             return self._leaf("get_attr", f"constant_{self._constants}", tensor)
         node, seen = self._nodes[id(tensor)]
-        pending = self._writes.get(key, [])[seen:]
+        pending = self._writes.get(storage_of(tensor), [])[seen:] if self._writes else ()
         if pending:
-            joined = self.graph.create_node("call_function", written, (node, *pending))
+            joined = self._call(written, (node, *pending))
             joined.meta["fact"] = self._fact(tensor)
             self._register(tensor, joined)
             return joined
         return node
 
-    def _adopt(self, tensor: torch.Tensor, key: int) -> bool:
+    def _adopt(self, tensor: torch.Tensor) -> bool:
         """A tensor made without dispatch (``.data``) is the one with its storage and geometry."""
-        for other in reversed(self._views.get(key, [])):
+        for view in self._unindexed:
+            self._views.setdefault(storage_of(view), []).append(view)
+        self._unindexed.clear()
+        for other in reversed(self._views.get(storage_of(tensor), [])):
             if _geometry(other) == _geometry(tensor):
                 self._nodes[id(tensor)] = self._nodes[id(other)]
                 self._keep.append(tensor)
@@ -215,7 +240,7 @@ class GraphRecorder(TorchDispatchMode):
             known = self._ground.shadow(tensor) is not None
         return Fact(
             tuple(tensor.shape),
-            tensor.is_floating_point() or tensor.is_complex(),
+            tensor.dtype.is_floating_point or tensor.dtype.is_complex,
             known=known,
             value=self._ground.size_of(tensor) if known else None,
             peak=self._ground.peak_of(tensor) if known and tensor.numel() > 1 else None,
@@ -232,7 +257,7 @@ class GraphRecorder(TorchDispatchMode):
             register_module_forward_hook(self._leave),
         )
         try:
-            with self:
+            with self._ground.watched_by(self._watch):
                 yield self
         finally:
             for hook in hooks:
@@ -244,6 +269,7 @@ class GraphRecorder(TorchDispatchMode):
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         self._stack.pop()
+        self._owners.clear()  # a frame keeps all that it can see alive
 
 
 _aten = torch.ops.aten
@@ -252,7 +278,7 @@ _COPIES = frozenset(
 )
 _TORCHS_OWN = frozenset({"aten", "prims", "prim"})
 _MAY_BE_SITES = frozenset(
-    getattr(packet, overload)
+    id(getattr(packet, overload))
     for packet in (
         _aten.mm, _aten.bmm, _aten.addmm, _aten.baddbmm, _aten.mv, _aten.dot, _aten.addmv,
         _aten.mul, _aten.div, _aten.sum, _aten.convolution, _aten.pow, _aten.linalg_vector_norm,
@@ -262,6 +288,15 @@ _MAY_BE_SITES = frozenset(
 )  # fmt: skip
 
 
+_PLAIN = frozenset({int, float, bool, str, complex, type(None), torch.dtype, torch.device})
+
+
+@functools.cache
+def _name_of(func: Any) -> str:
+    """The name that fx would give a node of this operation."""
+    return fx.Graph()._target_to_str(func)
+
+
 def _plain(value: Any) -> Any:
     """A non-tensor argument as fx allows it."""
     if value is None or isinstance(value, int | float | bool | str | complex):
@@ -269,10 +304,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, torch.dtype | torch.device | torch.memory_format | torch.layout):
         return value
     return str(value)
-
-
-def _storage(tensor: torch.Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
 
 
 def _geometry(tensor: torch.Tensor) -> tuple[Any, ...]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import torch
+
+from automup.capture.tensors import Traits
 
 _META = torch.device("meta")
 
@@ -19,13 +20,13 @@ class Results:
     def __init__(self) -> None:
         self._known: dict[Any, Any] = {}
 
-    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def run(self, traits: Traits, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The operation's result on meta; views and writes are always run."""
-        func = _LENIENT.get(func, func)
-        if not _is_functional(func):
-            return func(*args, **kwargs)
+        func = _LENIENT.get(id(traits.func), traits.func)
+        if not traits.functional:
+            return args[0] if traits.stays and args[0].is_meta else func(*args, **kwargs)
         try:
-            key = (func, _geometry(args), _geometry(kwargs))
+            key = (id(func), _geometry(args), _geometry(kwargs) if kwargs else ())
             made = self._known.get(key)
         except TypeError:  # an argument that cannot be hashed
             return func(*args, **kwargs)
@@ -52,28 +53,20 @@ def _grouped_mm(
     return torch.empty(size, dtype=out_dtype or a.dtype, device=_META)
 
 
-_LENIENT: dict[Any, Any] = {torch.ops.aten._grouped_mm.default: _grouped_mm}
+_LENIENT: dict[int, Any] = {id(torch.ops.aten._grouped_mm.default): _grouped_mm}
 """Operations that torch runs on fewer dtypes on meta than elsewhere."""
-
-
-@functools.cache
-def _is_functional(func: Any) -> bool:
-    """True for operations whose results share no memory with their arguments."""
-    schema = getattr(func, "_schema", None)
-    if schema is None:
-        return True
-    return not any(a.alias_info for a in (*schema.arguments, *schema.returns))
 
 
 def _geometry(value: Any) -> Any:
     """What a meta result depends on: sizes, strides and dtypes of tensors, all other values."""
     if isinstance(value, torch.Tensor):
         return (_TENSOR, value.shape, value.stride(), value.dtype)
-    if isinstance(value, tuple | list):
-        return tuple(_geometry(item) for item in value)
-    if type(value) is dict:
-        return tuple((key, _geometry(item)) for key, item in value.items())
-    return (type(value), value)
+    kind = type(value)
+    if kind is tuple or kind is list:
+        return tuple([_geometry(item) for item in value])
+    if kind is dict:
+        return tuple([(key, _geometry(item)) for key, item in value.items()])
+    return (kind, value)
 
 
 _TENSOR = object()

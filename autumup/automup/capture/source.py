@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import linecache
 import os
 import sys
@@ -64,16 +65,24 @@ def is_user_file(file: str) -> bool:
     return not file.startswith(_STDLIB) or "site-packages" in file
 
 
-@functools.cache
-def _positions(code: CodeType) -> list[tuple[int | None, int | None, int | None, int | None]]:
-    return list(code.co_positions())
+_frames: dict[int, tuple[CodeType, dict[int, Frame]]] = {}
+"""Every place seen so far, by the id of its code (kept, so that no other gets the id)."""
 
 
 def frame_of(frame: FrameType) -> Frame:
-    """The expression that a Python frame is evaluating."""
-    code = frame.f_code
-    line, end_line, column, end_column = _positions(code)[frame.f_lasti // 2]
-    line = line or frame.f_lineno
+    """The expression that a Python frame is evaluating; one object for each place."""
+    code, at = frame.f_code, frame.f_lasti
+    known = _frames.setdefault(id(code), (code, {}))[1]
+    found = known.get(at)
+    if found is None:
+        found = known[at] = _frame_at(code, at, frame.f_lineno)
+    return found
+
+
+def _frame_at(code: CodeType, at: int, default: int) -> Frame:
+    positions = next(itertools.islice(code.co_positions(), at // 2, None))
+    line, end_line, column, end_column = positions
+    line = line or default
     return Frame(
         code.co_filename,
         line,
@@ -99,19 +108,26 @@ def python_frames(depth: int, limit: int = 4) -> list[FrameType]:
     return found
 
 
-def library_frames(depth: int) -> tuple[str, ...]:
-    """The functions of torch.nn between the traced operation and the user's code, innermost first.
+def call_stack(depth: int, limit: int = 4) -> tuple[list[FrameType], tuple[str, ...]]:
+    """:func:`python_frames`, and the functions of torch.nn between them and the operation.
 
-    ``self.fc(x)`` gives ``("Linear.forward",)``: the operation belongs to a library module.
+    ``self.fc(x)`` gives ``("Linear.forward",)``, innermost first: the operation belongs to a
+    library module.
     """
     frame: FrameType | None = sys._getframe(depth)
-    found: list[str] = []
-    while frame is not None and not is_user_file(frame.f_code.co_filename):
+    found: list[FrameType] = []
+    library: list[str] = []
+    while frame is not None and len(found) < limit:
         code = frame.f_code
-        if code.co_filename.startswith(_TORCH_NN) and not code.co_qualname.startswith("Module."):
-            found.append(code.co_qualname)
+        file = code.co_filename
+        if is_user_file(file):
+            found.append(frame)
+        elif file == _RUNNER:
+            break
+        elif not found and file.startswith(_TORCH_NN) and code.co_qualname[:7] != "Module.":
+            library.append(code.co_qualname)
         frame = frame.f_back
-    return tuple(found)
+    return found, tuple(library)
 
 
 def user_frames(depth: int, limit: int = 4) -> tuple[Frame, ...]:
@@ -125,20 +141,23 @@ def sizes_in_scope(frame: FrameType) -> dict[str, Any]:
     Integer attributes of the method's own object are included as ``self.name``.
     """
     sizes: dict[str, Any] = {}
-    for name, value in frame.f_locals.items():
+    values = frame.f_locals
+    for name, value in values.items():
         if isinstance(value, torch.Tensor):
             sizes[name] = tuple(value.shape)
         elif type(value) is int:
             sizes[name] = value
-    first, owner = first_argument(frame)
-    for name, value in getattr(owner, "__dict__", {}).items():
+    first = _first_name(frame.f_code)
+    for name, value in getattr(values.get(first), "__dict__", {}).items():
         if type(value) is int:
             sizes[f"{first}.{name}"] = value
     return sizes
 
 
-def first_argument(frame: FrameType) -> tuple[str, Any]:
-    """The name and value of a function's first argument: a method's ``self``."""
-    code = frame.f_code
-    name = code.co_varnames[0] if code.co_argcount else ""
-    return name, frame.f_locals.get(name)
+def first_argument(frame: FrameType) -> Any:
+    """The value of a function's first argument: a method's ``self``."""
+    return frame.f_locals.get(_first_name(frame.f_code))
+
+
+def _first_name(code: CodeType) -> str:
+    return code.co_varnames[0] if code.co_argcount else ""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -38,60 +38,111 @@ MASKED = 1e4
 """Larger constants are masks: what they are added to does not matter."""
 
 
-@functools.cache
-def _reads_no_values(func: Any) -> bool:
-    """True for operations of whose tensor arguments only the shape matters."""
-    name = func._schema.name.removeprefix("aten::")
-    return bool(name.startswith("new_") or name.endswith("_like"))
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What an operation's schema says of it.
+
+    ``writes``: the positions and names of the arguments that it writes. ``stays``: it overwrites
+    one tensor whole and reads no other, so on meta there is nothing to do. ``functional``: its
+    results share no memory with its arguments.
+    """
+
+    func: Any
+    writes: tuple[tuple[int, str], ...]
+    functional: bool
+    deterministic: bool
+    takes_device: bool
+    overwrites: bool
+    stays: bool
+    reads_no_values: bool
 
 
-def tensors_read(func: Any, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+_known: dict[int, Traits] = {}
+
+
+def traits_of(func: Any) -> Traits:
+    """The traits of an operation, worked out once (an OpOverload's own hash is slow Python)."""
+    traits = _known.get(id(func))
+    if traits is None:
+        traits = _known[id(func)] = _traits(func)
+    return traits
+
+
+def _traits(func: Any) -> Traits:
+    schema = func._schema
+    arguments, returns = schema.arguments, schema.returns
+    name = schema.name.removeprefix("aten::")
+    drawn = torch.Tag.nondeterministic_seeded in func.tags
+    return Traits(
+        func=func,
+        writes=tuple(
+            (i, a.name)
+            for i, a in enumerate(arguments)
+            if a.alias_info is not None and a.alias_info.is_write
+        ),
+        functional=not any(a.alias_info for a in (*arguments, *returns)),
+        # random draws, and memory that nobody has written yet
+        deterministic=not drawn and "empty" not in schema.name,
+        takes_device=any(a.name == "device" for a in arguments),
+        overwrites=func in _OVERWRITES,
+        stays=func in _FILLS
+        or (drawn and name.endswith("_") and sum("Tensor" in str(a.type) for a in arguments) == 1),
+        reads_no_values=name.startswith("new_") or name.endswith("_like"),
+    )
+
+
+_aten = torch.ops.aten
+_FILLS = {_aten.fill_.Scalar, _aten.zero_.default}
+_OVERWRITES = {*_FILLS, _aten.fill_.Tensor, _aten.copy_.default}
+
+
+def tensors_read(traits: Traits, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
     """The tensors whose values have a part in the result."""
-    if _reads_no_values(func):
+    if traits.reads_no_values:
         return []
-    whole = tensors and tensors[0].numel() * tensors[0].element_size() == _bytes(tensors[0])
-    if func in _OVERWRITES and whole:
+    if traits.overwrites and tensors and is_whole(tensors[0]):
         return tensors[1:]
     return tensors
 
 
-def _bytes(tensor: torch.Tensor) -> int:
-    return int(tensor.untyped_storage().nbytes())
+def is_whole(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is all of its storage."""
+    return tensor.numel() * tensor.element_size() == int(tensor.untyped_storage().nbytes())
 
 
-_aten = torch.ops.aten
-_OVERWRITES = {
-    _aten.fill_.Scalar, _aten.fill_.Tensor, _aten.zero_.default, _aten.copy_.default,
-}  # fmt: skip
+def storage_of(tensor: torch.Tensor) -> int:
+    """A number that tensors share if they share memory."""
+    return int(tensor.untyped_storage()._cdata)
 
 
 def tensors_in(value: Any) -> list[torch.Tensor]:
     """The tensors in an operation's arguments, which nest only tuples, lists and dicts."""
+    found: list[torch.Tensor] = []
+    _gather(value, found)
+    return found
+
+
+def _gather(value: Any, found: list[torch.Tensor]) -> None:
+    kind = type(value)
+    if kind in _NUMBERS:
+        return
     if isinstance(value, torch.Tensor):
-        return [value]
-    if isinstance(value, tuple | list):
-        return [x for item in value for x in tensors_in(item)] if value else []
-    return [x for item in value.values() for x in tensors_in(item)] if type(value) is dict else []
+        found.append(value)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            _gather(item, found)
+    elif kind is dict:
+        for item in value.values():
+            _gather(item, found)
 
 
-@functools.cache
-def takes_device(func: Any) -> bool:
-    return any(a.name == "device" for a in func._schema.arguments)
-
-
-@functools.cache
-def is_deterministic(func: Any) -> bool:
-    """False for random draws and for memory that nobody has written yet."""
-    if torch.Tag.nondeterministic_seeded in func.tags:
-        return False
-    return "empty" not in func._schema.name
+_NUMBERS = frozenset({int, float, bool, str, type(None), torch.dtype, torch.device})
 
 
 def written_tensors(
     func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Iterator[torch.Tensor]:
     """The tensors that an operation's schema says it writes."""
-    for i, argument in enumerate(func._schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            value = args[i] if i < len(args) else kwargs.get(argument.name)
-            yield from tensors_in(value)
+    for position, name in traits_of(func).writes:
+        value = args[position] if position < len(args) else kwargs.get(name)
+        yield from tensors_in(value)

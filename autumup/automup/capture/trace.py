@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import Any
 
 import torch
@@ -20,7 +18,6 @@ from automup.capture.nested import tensors_of, with_tensors
 from automup.capture.reads import Guess
 from automup.capture.real import on_real_tensors
 from automup.capture.recorder import GraphRecorder
-from automup.capture.source import is_user_file
 
 LATE_INITS = ("initialize_weights", "init_weights", "reset_parameters")
 """Methods that models built on meta are initialised by, after the constructor."""
@@ -123,7 +120,7 @@ class Workshop:
 
     def _construct(self) -> Build:
         late = ""
-        with self._ground(), self._recorder, _holding(self._forced):
+        with self._ground() as mode, mode.watched_by(self._recorder.watch), _holding(self._forced):
             model = self._build()
             if not isinstance(model, nn.Module):
                 raise TypeError(f"the model function returned {type(model).__name__}")
@@ -144,25 +141,38 @@ class Workshop:
         """The names of the weights that calling a method of the model draws anew."""
         before, self._recorder = self._recorder, InitRecorder()
         model = self.built.model
-        with self._ground(), self._recorder:
+        with self._ground() as mode, mode.watched_by(self._recorder.watch):
             getattr(model, method)()
         after, self._recorder = self._recorder, before
         return {name for name, p in model.named_parameters() if after.law(p) != UNKNOWN}
 
-    def run(self, variant: Variant, inputs: Inputs, *, record_lines: bool = False) -> Trace:
-        """Run one forward pass and record it. The model's modes are left as they were found."""
-        model = self.built.model
-        lines: set[tuple[str, int]] = set()
-        with self._ground() as mode, _in_mode(model, variant.training):
+    @contextlib.contextmanager
+    def _ready(self, variant: Variant, inputs: Inputs) -> Iterator[tuple[Any, Any, Any]]:
+        """The mode to run under and the arguments. The model's modes are left as they were."""
+        with self._ground() as mode, _in_mode(self.built.model, variant.training):
             given = (tuple(inputs.args), {**inputs.kwargs, **dict(variant.extra)})
             args, kwargs = with_tensors(given, mode.admit)
+            yield mode, args, kwargs
+
+    def run(self, variant: Variant, inputs: Inputs, *, record_lines: bool = False) -> Trace:
+        """Run one forward pass and record it."""
+        model = self.built.model
+        lines: set[tuple[str, int]] = set()
+        with self._ready(variant, inputs) as (mode, args, kwargs):
             recorder = GraphRecorder(model, mode)
             for name, tensor in _named_tensors(model, args, kwargs):
                 recorder.placeholder(name, tensor)
-            with recorder.recording(), _recording_lines(lines) if record_lines else _nothing():
+            with recorder.recording(), mode.recording_lines(lines) if record_lines else _nothing():
                 result = model(*args, **kwargs)
             recorder.outputs(result)
         return Trace(recorder.graph, tuple(mode.guesses), frozenset(lines))
+
+    def scout(self, variant: Variant, inputs: Inputs) -> frozenset[tuple[str, int]]:
+        """The lines of user files that one forward pass executes; nothing else is recorded."""
+        lines: set[tuple[str, int]] = set()
+        with self._ready(variant, inputs) as (mode, args, kwargs), mode.recording_lines(lines):
+            self.built.model(*args, **kwargs)
+        return frozenset(lines)
 
     def try_forward(self, inputs: Inputs) -> Exception | None:
         """Run forward in eval mode; the exception that it raised, if it did."""
@@ -227,25 +237,6 @@ def _named_tensors(
         leaves = list(tensors_of(value))
         for i, leaf in enumerate(leaves):
             yield (name if len(leaves) == 1 else f"{name}_{i}"), leaf
-
-
-@contextlib.contextmanager
-def _recording_lines(lines: set[tuple[str, int]]) -> Iterator[None]:
-    """Record the executed lines of user files."""
-
-    def local(frame: FrameType, event: str, arg: Any) -> Any:
-        lines.add((frame.f_code.co_filename, frame.f_lineno))
-        return local
-
-    def enter(frame: FrameType, event: str, arg: Any) -> Any:
-        return local(frame, event, arg) if is_user_file(frame.f_code.co_filename) else None
-
-    before = sys.gettrace()
-    sys.settrace(enter)
-    try:
-        yield
-    finally:
-        sys.settrace(before)
 
 
 @contextlib.contextmanager

@@ -59,9 +59,9 @@ def explore(
     shop = shop_for(plain)
     first = shop.run(plain, inputs_for(shop.built.model), record_lines=True)
     kept, lines = [(plain, first)], set(first.lines)
-    shapes = [w.shape for w in shop.built.weights]
+    weights = _weights(shop)
     tried: set[str] = set()
-    training = _run(shop_for, Variant(training=True), inputs_for, shapes)
+    training = _run(shop_for, Variant(training=True), inputs_for, weights)
     if training is not None and not _same_graph(first.graph, training.graph):
         kept.append((Variant(training=True), training))
         lines |= training.lines
@@ -73,24 +73,51 @@ def explore(
             if str(variant) + repr(variant.extra) in tried:
                 continue
             tried.add(str(variant) + repr(variant.extra))
-            result = _run(shop_for, variant, inputs_for, shapes)
-            if result is not None and result.lines - lines and len(kept) < MOST:
+            if len(kept) == MOST or _scout(shop_for, variant, inputs_for, weights) <= lines:
+                continue
+            result = _run(shop_for, variant, inputs_for, weights)
+            if result is not None and result.lines - lines:
                 kept.append((variant, result))
                 lines |= result.lines
                 found = True
     return Exploration(tuple(kept))
 
 
+Weights = list[tuple[tuple[str, ...], tuple[int, ...]]]
+
+
+def _weights(shop: Workshop) -> Weights:
+    return [(w.names, w.shape) for w in shop.built.weights]
+
+
+def _scout(
+    shop_for: Callable[[Variant], Workshop],
+    variant: Variant,
+    inputs_for: Callable[[nn.Module], Inputs],
+    weights: Weights,
+) -> frozenset[tuple[str, int]]:
+    """The lines that a variant executes; none where it does not run, or is another model.
+
+    Most guesses reach nothing new, and this is a quarter of the work of a trace.
+    """
+    try:
+        shop = shop_for(variant)
+        same = _weights(shop) == weights
+        return shop.scout(variant, inputs_for(shop.built.model)) if same else frozenset()
+    except Exception:  # any failure of user code means: this is not a way to run the model
+        return frozenset()
+
+
 def _run(
     shop_for: Callable[[Variant], Workshop],
     variant: Variant,
     inputs_for: Callable[[nn.Module], Inputs],
-    shapes: list[tuple[int, ...]],
+    weights: Weights,
 ) -> Trace | None:
     """The variant's trace; None where it does not run, or is another model."""
     try:
         shop = shop_for(variant)
-        if [w.shape for w in shop.built.weights] != shapes:
+        if _weights(shop) != weights:
             return None
         return shop.run(variant, inputs_for(shop.built.model), record_lines=True)
     except Exception:  # any failure of user code means: this is not a way to run the model
