@@ -409,7 +409,10 @@ class OwnBackward(Model):
 
 def logits_of(model: Any, factor: float) -> torch.Tensor:
     """The output by hand in the model's precision, the attention logits times a factor."""
-    model = unscaled(model)
+    return written_out(unscaled(model), factor)
+
+
+def written_out(model: Any, factor: float) -> torch.Tensor:
     x = model.embed(TOKENS)
     q, k = model.q(x), model.k(x)
     if "AfterANorm" in type(model).__name__:
@@ -485,6 +488,18 @@ def models_in_and_out_of_mup_do_not_meet(form: type[Model], mu: automup.Mup) -> 
         assert all(known.get(name) is value for name, value in after.items())
 
 
+def gradients_have_the_factor(form: type[Model], mu: automup.Mup) -> None:
+    if form is Flex:
+        return
+    model = drawn(lambda: mu(WIDE)).requires_grad_()
+    twin = unscaled(model)
+    (factor,) = {site.factor for site in mu.plan(WIDE).sites}
+    for output in (model(TOKENS), written_out(twin, factor)):
+        output.square().sum().backward()
+    for actual, expected in zip(model.parameters(), twin.parameters(), strict=True):
+        assert_equal(actual.grad, expected.grad)
+
+
 def copies_keep_the_multiplier(form: type[Model], mu: automup.Mup) -> None:
     model = drawn(lambda: mu(WIDE))
     expected = model(TOKENS)
@@ -519,6 +534,7 @@ def test_the_multiplier_lands_in_this_model_alone(form: type[Model]) -> None:
     mu = automup.parametrize(form, base={"width": BASE}, inputs=(TOKENS,))
     assert torch.equal(early(TOKENS), before)
     logits_move_by_exactly_the_factor(form, mu)
+    gradients_have_the_factor(form, mu)
     models_in_and_out_of_mup_do_not_meet(form, mu)
     copies_keep_the_multiplier(form, mu)
     no_graph_breaks(form, mu)

@@ -162,7 +162,8 @@ def _called(function: types.FunctionType) -> Iterator[tuple[Step, Any]]:
 def _dotted(name: str, value: Any, used: set[str], depth: int) -> Iterator[tuple[Step, Any]]:
     if not isinstance(value, types.ModuleType | type):
         yield Step("global", name), value
-    elif depth:
+    elif depth and not (isinstance(value, type) and issubclass(value, torch.autograd.Function)):
+        # An edit of such a function's forward would belie its backward.
         for part in sorted(used & vars(value).keys()):
             yield from _dotted(f"{name}.{part}", vars(value)[part], used, depth - 1)
 
