@@ -86,6 +86,21 @@ class Queries(nn.Module):
         return self.q(self.norm(self.queries)) @ self.k(x).t()
 
 
+class Positions(nn.Module):
+    """A projection of constant positions, and a first state of zeros."""
+
+    truth: ClassVar = {"r.weight": HIDDEN, "cell.weight_hh": HIDDEN}
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.up, self.r, self.cell = nn.Linear(8, d), nn.Linear(d, d), nn.RNNCell(d, d)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.up(x)
+        table = torch.sin(torch.arange(5.0)[:, None] * torch.arange(h.shape[-1]))
+        return self.cell(h) @ self.r(table).t()
+
+
 class Normed(nn.Module):
     """A weight that is divided by its own norms, and one that is learned as a product."""
 
@@ -136,7 +151,7 @@ class Experts(nn.Module):
         return torch.bmm(inner, self.up[chosen]).squeeze(1)
 
 
-@pytest.mark.parametrize("made", [Layouts, Tied, Queries, Normed, Fused, Experts])
+@pytest.mark.parametrize("made", [Layouts, Tied, Queries, Positions, Normed, Fused, Experts])
 def test_counts_are_those_of_the_definition(made: Any) -> None:
     inputs = (TOKENS,) if made is Tied else (X,)
     counted = count_fans(made(32), made(64), inputs)

@@ -156,8 +156,17 @@ def _arguments(record: Record, call: Call) -> dict[int, tuple[set[str], int, int
 
 
 def _contracts(record: Record, call: Call) -> bool:
-    """Whether weights alone are contracted with one another over a growing axis."""
-    if len(call.leaves(Alias)) < 2 or _is_empty(call):
+    """Whether weights are contracted over a growing axis with one another, or with a table.
+
+    A table of constants (positions, a first state) acts as an activation; a vector is what
+    measures the size of the weight itself, as in a spectral norm.
+    """
+    if _is_empty(call):
+        return False
+    if any(sum(n > 1 for n in b.shape) > 1 for b in call.leaves(Blank)):
+        counted = entries_by_weight(record, call)
+        return any(_sums_over_growth(record, name, counted) for name in counted)
+    if len(call.leaves(Alias)) < 2:
         return False
     several = [a for a in _arguments(record, call).values() if a[2] > 1]
     if len(several) < 2 or several[0][0] == several[1][0]:

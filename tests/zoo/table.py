@@ -198,10 +198,11 @@ no code with the analysis.
   (`tests/zoo/fans.py`).
 - **exponents**: outputs of modules, of those that move, whose movement in training does not depend
   on width in μP (slope between −0.5 and +0.3).
-- **SP slope, μP slope**: the slope of log mean \\|Δ output\\| after 4 steps of Adam at 2e-3 against
-  log width, over widths ×1, ×2, ×4, ×8 of the base (to ×4 where ×8 is large), the mean over
-  3 seeds, with its standard error where that is above 0.1. μP is right between −0.3 and +0.2.
-  `tests/zoo/movement.py` says why so.
+- **SP slope, μP slope**: how the movement of the output after 4 steps of Adam at 2e-3 goes with
+  width, as a power: over ×1, ×2, ×4, ×8 of the base (to ×4 where ×8 is large), the mean of
+  3 seeds, with its standard error where that is above 0.1. Each coordinate of the output counts by
+  what the loss asks of it (`tests/zoo/movement.py` says why). μP is right between −0.3 and +0.2;
+  a reading outside is taken again with 5 more seeds.
 - **convert**: whether the file converts, and the converted model is the live one.
 - **s**: CPU seconds of `parametrize` and of the plan at 4 times the base.
 
