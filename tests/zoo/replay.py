@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -178,23 +179,30 @@ def _samples(out: Tensor, leaves: list[Tensor]) -> list[int]:
         return []
     generator = torch.Generator().manual_seed(1)
     drawn = torch.randint(0, out.numel(), (SAMPLES - 1,), generator=generator).tolist()
+    return sorted({out.numel() // 2, *drawn, *_own(out, leaves)})
+
+
+def _own(out: Tensor, leaves: list[Tensor]) -> Iterator[int]:
+    """For each weight an output coordinate that reads it, found by differentiating twice."""
     ones = torch.ones_like(out, requires_grad=True)
     grads = torch.autograd.grad(out, leaves, ones, create_graph=True, allow_unused=True)
-    own = []
     for grad in grads:
-        if grad is not None and grad.requires_grad and grad.numel():
+        if grad is None or not grad.requires_grad or not grad.numel():
+            continue
+        try:
             (reads,) = torch.autograd.grad(grad.sum(), ones, retain_graph=True, allow_unused=True)
-            if reads is not None:
-                own.append(int(reads.abs().argmax()))
-    return sorted({out.numel() // 2, *drawn, *own})
+        except NotImplementedError:  # an operation whose backward has no derivative
+            continue
+        if reads is not None:
+            yield int(reads.abs().argmax())
 
 
 def outputs_fed(record: Record, call: Call) -> int:
     """How many outputs one input coordinate feeds: backward from the sum, all set to ones."""
     replay = Replay(record, "ones")
     out = replay.run(call)
-    if not replay.active or not out.requires_grad:
-        return 0
+    if len(replay.active) != 1 or not out.requires_grad:
+        return 0  # of a product of two inputs, backward counts the other's coordinates, too
     grads = torch.autograd.grad(out, replay.active, torch.ones_like(out), allow_unused=True)
     most = max((float(g.abs().max()) for g in grads if g is not None and g.numel()), default=0.0)
     return round(most) if math.isfinite(most) else 0

@@ -202,7 +202,8 @@ no code with the analysis.
   width, as a power: over ×1, ×2, ×4, ×8 of the base (to ×4 where ×8 is large), the mean of
   3 seeds, with its standard error where that is above 0.1. Each coordinate of the output counts by
   what the loss asks of it (`tests/zoo/movement.py` says why). μP is right between −0.3 and +0.2;
-  a reading outside is taken again with 5 more seeds.
+  a reading below is taken again over ×4 to ×32, where a transient is flatter and a wrong exponent
+  is not, and noted.
 - **convert**: whether the file converts, and the converted model is the live one.
 - **s**: CPU seconds of `parametrize` and of the plan at 4 times the base.
 
