@@ -38,7 +38,8 @@ from automup import planning, rules
 from automup.analysis.flow import Flow, State
 from automup.analysis.ops import RULES
 from cases import Case
-from random_check import Disagreement, as_text, from_text, program_of, search, source_of
+from random_check import as_text, from_text, program_of, source_of
+from random_search import Disagreement, search
 
 SEED = int(os.environ.get("AUTOMUP_SEED", "0"))
 EXAMPLES = int(os.environ.get("AUTOMUP_EXAMPLES", "2000"))
