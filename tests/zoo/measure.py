@@ -77,7 +77,7 @@ def _judged(entry: Entry, mu: Mup, row: Row) -> Row:
     except AutomupError as error:
         return replace(row, outcome=REFUSED, refusal=str(error))
     except Exception as error:
-        return replace(row, outcome=FAILED, refusal=_said(error))
+        return replace(row, outcome=FAILED, refusal=f"not measured: {_said(error)}")
 
 
 def _faulty(row: Row, *faults: str) -> Row:
