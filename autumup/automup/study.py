@@ -32,7 +32,7 @@ from automup.capture.load import ModelSource, load_text
 from automup.capture.memory import short_lived
 from automup.capture.raised import describe, place_of
 from automup.capture.trace import Forced, Trace, Variant, WeightFact, Workshop
-from automup.capture.variants import Exploration, explore
+from automup.capture.variants import Exploration, explore, together
 from automup.capture.widths import scaled
 from automup.errors import AutomupError, CaptureError, InputError, KnobError
 from automup.overrides import Fans, Overrides, settled
@@ -187,9 +187,15 @@ class Study:
                 self.inputs,
                 {name: tuple(tensors) for name, tensors in optional.items()},
             )
-            return Exploration(
-                tuple((v, t) for v, t in found.reached if v == Variant() or self._runs_wider(v, t))
-            )
+            reached = found.reached
+            joint = together(reached, lambda v: self.shop(self.base, v.forced), self.inputs)
+            last = joint[-1:] if len(joint) < len(reached) else ()
+            if last and self._runs_wider(*last[0]):
+                reached = joint[:-1]
+            else:
+                last = ()
+            wider = [(v, t) for v, t in reached if v == Variant() or self._runs_wider(v, t)]
+            return Exploration((*wider, *last))
 
     def _runs_wider(self, variant: Variant, at_base: Trace) -> bool:
         """Whether a guessed way to run the model works at twice the base too.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import functools
 import linecache
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,6 +81,29 @@ def explore(
                 lines |= result.lines
                 found = True
     return Exploration(tuple(kept))
+
+
+def together(
+    reached: Sequence[tuple[Variant, Trace]],
+    shop_for: Callable[[Variant], Workshop],
+    inputs_for: Callable[[nn.Module], Inputs],
+) -> tuple[tuple[Variant, Trace], ...]:
+    """The variants with optional inputs, all given at once where no line is lost by that.
+
+    Each variant is traced and analysed at every width, so one that does for several is a saving.
+    A line that runs only where one input is given and another is not keeps them apart.
+    """
+    parts = [v for v, _ in reached if v.extra and not v.forced and not v.training]
+    given = tuple(item for variant in parts for item in variant.extra)
+    if len(parts) < 2 or len(dict(given)) < len(given):
+        return tuple(reached)
+    rest = [(v, t) for v, t in reached if v not in parts]
+    lines = frozenset().union(*(t.lines for _, t in reached))
+    weights = _weights(shop_for(Variant()))
+    trace = _run(shop_for, Variant(extra=given), inputs_for, weights)
+    if trace is None or not lines <= trace.lines.union(*(t.lines for _, t in rest)):
+        return tuple(reached)
+    return (*rest, (Variant(extra=given), trace))
 
 
 Weights = list[tuple[tuple[str, ...], tuple[int, ...]]]

@@ -1,0 +1,96 @@
+"""What keeps the analysis of deep models linear in their depth, and what it leaves behind."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+import torch
+from torch import nn
+
+import automup
+from automup.analysis import parts
+from automup.capture.memory import short_lived
+
+
+class Residual(nn.Module):
+    """A stream that every layer adds to; two optional inputs reach a branch each."""
+
+    def __init__(self, d: int = 16, depth: int = 4) -> None:
+        super().__init__()
+        self.table = nn.Embedding(11, d)
+        self.norms = nn.ModuleList(nn.LayerNorm(d) for _ in range(depth))
+        self.layers = nn.ModuleList(nn.Linear(d, d) for _ in range(depth))
+        self.out = nn.Linear(d, 11)
+
+    def forward(self, idx, mask=None, targets=None):
+        x = self.table(idx)
+        for norm, layer in zip(self.norms, self.layers, strict=True):
+            x = x + layer(norm(x)).relu()
+        if mask is not None:
+            x = x * mask.unsqueeze(-1)
+        logits = self.out(x)
+        if targets is not None:
+            return nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        return logits
+
+
+def _study(depth: int):
+    idx = torch.arange(10).view(2, 5)
+    return automup.parametrize(lambda d=16: Residual(d, depth), inputs=(idx,))._study
+
+
+def test_optional_inputs_are_given_together_where_that_reaches_what_each_does():
+    reached = [[name for name, _ in v.extra] for v in _study(2).exploration.variants]
+    assert reached == [[], ["mask", "targets"]]
+
+
+def test_rows_in_a_residual_stream_are_followed_once(monkeypatch):
+    steps = []
+    after = parts._after
+    monkeypatch.setattr(parts, "_after", lambda *a: steps.append(a) or after(*a))
+
+    def count(depth: int) -> int:
+        steps.clear()
+        _study(depth)
+        return len(steps)
+
+    assert count(16) < 2.5 * count(8)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_collector_is_left_as_it_was(enabled):
+    (gc.enable if enabled else gc.disable)()
+    try:
+        frozen = gc.get_freeze_count()
+        with short_lived(), short_lived():
+            assert not gc.isenabled()
+        assert gc.isenabled() is enabled
+        assert gc.get_freeze_count() == frozen
+    finally:
+        gc.enable()
+
+
+def test_what_the_caller_froze_stays_frozen():
+    gc.freeze()
+    try:
+        frozen = gc.get_freeze_count()
+        with short_lived():
+            pass
+        assert gc.get_freeze_count() >= frozen > 0
+    finally:
+        gc.unfreeze()
+
+
+def test_cycles_made_in_the_block_are_freed_at_its_end():
+    import weakref
+
+    class Node:
+        pass
+
+    with short_lived():
+        node = Node()
+        node.itself = node
+        known = weakref.ref(node)
+        del node
+    assert known() is None
