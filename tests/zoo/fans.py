@@ -13,8 +13,10 @@ grows least (DESIGN 3.3).
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,11 +107,20 @@ def run(
     torch.backends.mha.set_fastpath_enabled(False)  # one fused operation reads all weights there
     try:
         recorder = Recorder(parameters, dict(growing), inputs, _contracts)
-        with torch.backends.mkldnn.flags(enabled=False), recorder, torch.enable_grad():
+        with _unfused(), recorder, torch.enable_grad():
             call(model.eval(), inputs)
     finally:
         torch.backends.mha.set_fastpath_enabled(was)
     return recorder.record
+
+
+@contextlib.contextmanager
+def _unfused() -> Iterator[None]:
+    """Without oneDNN, whose recurrent layers are one operation; torch warns of its own switch."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        with torch.backends.mkldnn.flags(enabled=False):
+            yield
 
 
 # --- one operation ------------------------------------------------------------------------------
