@@ -78,6 +78,9 @@ def check(program: Program) -> bool:
     try:
         mu = automup.parametrize(build, base=program.widths.base, inputs=(given,))
         plan = mu.plan(**program.widths.target)
+        torch.manual_seed(1)
+        narrow, wide = mu(), mu(**program.widths.target)
+        lr = oracle.rates(mu.param_groups(wide, torch.optim.Adam, lr=1.0))
     except (UnresolvedError, RewriteError):
         if program.refusable:
             return False
@@ -85,14 +88,11 @@ def check(program: Program) -> bool:
     finally:
         sys.modules.pop(module.__name__, None)
     compare_plan(program, plan)
-    torch.manual_seed(1)
-    narrow, wide = mu(), mu(**program.widths.target)
     compare_init(program, narrow, wide)
     compare_counts(
         program, plan, build(**program.widths.base), build(**program.widths.target), given
     )
     compare_rates(program, mu, wide)
-    lr = oracle.rates(mu.param_groups(wide, torch.optim.Adam, lr=1.0))
     layouts = {name: truth.layout for name, truth in program.truths.items()}
     a, b = oracle.align(narrow, wide, lr, layouts=layouts)
     exact = given.double() if given.is_floating_point() else given
