@@ -117,13 +117,14 @@ class Pair:
 
 @functools.cache
 def converted(file: File) -> Pair:
-    path = FOLDER / file.name
-    source = load_model(str(path))
+    name, colon, function = file.name.partition(":")
+    path = FOLDER / name
+    source = load_model(f"{path}{colon}{function}")
     study = study_source(source, dict(file.base), dict(file.fixed))
     conversion = convert(source, study)
     out = path.with_name(f"mu_{abs(hash(file))}_{path.name}")
     out.write_text(conversion.text, encoding="utf-8", newline="")
-    made = load_model(str(out))
+    made = load_model(f"{out}{colon}{function}")
     again = study_source(made, dict(file.base), dict(file.fixed), study.inputs)
     return Pair(file, source, study, made, again, conversion.notes)
 
@@ -390,6 +391,8 @@ FILES = [
     one("init_optional.py", width=32),
     File("init_optional.py", (("width", 32),), late="reset_parameters"),
     File("init_optional.py", (("width", 32),), (("draw", False),), "reset_parameters"),
+    one("other_self.py", width=32),
+    one("inherited.py", width=32),
 ]
 
 

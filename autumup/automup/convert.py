@@ -24,7 +24,14 @@ from automup.errors import AutomupError, RewriteError, UnresolvedError
 from automup.plan import Plan
 from automup.planning import make_plan
 from automup.refusals import grouped, refusal
-from automup.rewrite import Edit, Multiplier, convert_source, find_unrun, function_at
+from automup.rewrite import (
+    Edit,
+    Multiplier,
+    convert_source,
+    find_unrun,
+    function_at,
+    overridden_lines,
+)
 from automup.study import Study, study_source
 
 CHECKABLE = 1 << 24  # parameters; a larger base model is not built for the bit-for-bit check
@@ -60,8 +67,11 @@ def convert(source: ModelSource, study: Study, *, strict: bool = True) -> Conver
     edits = [*kinds]
     lines = frozenset(n for file, n in study.exploration.lines if file == source.file)
     unrun = find_unrun(source.text, lines, edits)
-    kernels = _kernel_lines(source)
-    suspicious = [p for p in unrun.suspicious if p.line not in kernels]
+    model = study.shop(study.base).built.model
+    held = {type(m) for m in model.modules()}
+    elsewhere = _kernel_lines(source)
+    elsewhere |= overridden_lines(source.text, vars(source.module), type(model), held)
+    suspicious = [p for p in unrun.suspicious if p.line not in elsewhere]
     if suspicious and strict:
         raise UnresolvedError(
             "No trace ran this code, and it may need a multiplier: "
@@ -80,7 +90,7 @@ def convert(source: ModelSource, study: Study, *, strict: bool = True) -> Conver
         sites=_multipliers(source, kinds, unrun.twins),
     )
     _check(source, study, text)
-    places = (*suspicious, *unrun.notes)
+    places = (*suspicious, *(p for p in unrun.notes if p.line not in elsewhere))
     notes = tuple(f"not run by any trace: line {p.line}: {p.text} ({p.why})" for p in places)
     left = tuple(f"not resolved: {group}" for group in grouped(plan.unresolved))
     return Conversion(text, (*plan.notes, *left, *notes))

@@ -516,8 +516,44 @@ def test_refusals(change: tuple[str, str], text: str) -> None:
     assert caught.value.where == "model.py" and caught.value.fix
 
 
-def test_no_constructor() -> None:
-    source = MLP.replace("class MLP(nn.Module):  # the root", "class Base(nn.Module):")
-    source += "\n\nclass MLP(Base):\n    pass\n"
-    with pytest.raises(RewriteError, match="no constructor of its own"):
-        convert(source, "MLP", mlp_facts())
+BASE = MLP.replace("class MLP(nn.Module):  # the root", "class Base(nn.Module):")
+NEW = ["def __init__(self, *args, **kwargs):", "    super().__init__(*args, **kwargs)"]
+CALLED = [*NEW, "    mup_init_(self)  # rescale the init to muP"]
+
+
+@pytest.mark.parametrize(
+    "body, expected",
+    [
+        (" pass", CALLED),
+        (" pass  # as its base", ["# as its base", *CALLED]),
+        ("\n    # why\n    ...\n    # more", ["# why", *CALLED, "# more"]),
+        ('\n    """Words."""', ['"""Words."""', "", *CALLED]),
+        (
+            "\n    kind = 1\n\n    # of x\n    def f(self): return 1",
+            ["kind = 1", "", *CALLED, "", "# of x", "def f(self): return 1"],
+        ),
+        ("\n    # of x\n    def f(self): pass", [*CALLED, "", "# of x", "def f(self): pass"]),
+        ("\n\n    def f(self): pass", [*CALLED, "", "def f(self): pass"]),
+    ],
+    ids=["one line", "comment", "ellipsis", "docstring", "attribute", "method", "spaced"],
+)
+def test_an_inherited_constructor(body: str, expected: list[str]) -> None:
+    after = convert(BASE + f"\n\nclass MLP(Base):{body}\n", "MLP", mlp_facts())
+    lines = after.partition("class MLP(Base):\n")[2].partition("\n\n\n")[0].rstrip().split("\n")
+    assert [line.removeprefix("    ") for line in lines] == expected
+    torch.manual_seed(0)
+    narrow = load(BASE).Base()
+    torch.manual_seed(0)
+    for a, b in zip(narrow.parameters(), load(after).MLP().parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert convert(after, "MLP", mlp_facts()) == after
+
+
+def test_a_constructor_that_a_decorator_makes() -> None:
+    fields = "\n\n@dataclass\nclass MLP(Base):\n    width: int = 3\n"
+    with pytest.raises(RewriteError, match="its decorator may make one"):
+        convert(BASE + fields, "MLP", mlp_facts())
+    fields += "\n    def __post_init__(self):\n        super().__init__(self.width)\n"
+    after = convert(BASE + fields, "MLP", mlp_facts())
+    assert "super().__init__(self.width)\n        mup_init_(self)" in after
+    assert "*args" not in after

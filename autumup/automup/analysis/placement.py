@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import linecache
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from torch import nn
 
 from automup.analysis.dataflow import Op, Size
 from automup.analysis.sites import Correction
+from automup.capture.source import Frame
 from automup.errors import RewriteError
 from automup.plan import Span
 from automup.rewrite import Edit, Factor
@@ -33,7 +36,7 @@ def edit_for(correction: Correction, depth: int, owners: Sequence[nn.Module | No
     text = span_text(frame.span)
     named = next(_sizes(scope, correction.size, text), None)
     if named is None and owners[depth] is not None:
-        named = _from_weights(owners[depth], correction)
+        named = _from_weights(owners[depth], correction, _first_argument(frame))
     if named is None:  # a factor is a power of a ratio: any size that grows alike has it
         named = next(_sizes(scope, correction.size, text, alike=True), None)
     if named is None:
@@ -119,8 +122,10 @@ def _readings(
                 yield dim, f"{name}.size({dim - len(base)})", base[dim]
 
 
-def _from_weights(owner: Any, correction: Correction) -> Named | None:
+def _from_weights(owner: Any, correction: Correction, self_name: str) -> Named | None:
     """The size of a weight below ``self``: the readout's own first."""
+    if not self_name:
+        return None
     for name, parameter in owner.named_parameters(remove_duplicate=False):
         if re.search(r"(^|\.)\d+(\.|$)", name):
             continue
@@ -128,8 +133,36 @@ def _from_weights(owner: Any, correction: Correction) -> Named | None:
             if parameter.shape[dim] == correction.size[0] and (
                 not correction.parameter or correction.parameter.endswith(name)
             ):
-                return f"self.{name}.size({dim})", correction.size[0]
+                return f"{self_name}.{name}.size({dim})", correction.size[0]
     return None
+
+
+def _first_argument(frame: Frame) -> str:
+    """What a frame's function calls its first argument, which need not be ``self``; "" unknown.
+
+    That is the innermost function of the frame's name around its expression.
+    """
+    name = frame.function.rpartition(".")[2]
+    start, end = (frame.line, frame.byte_column), (frame.end_line, frame.end_byte_column)
+    around = [
+        (node.lineno, node.col_offset, [*node.args.posonlyargs, *node.args.args])
+        for node in _functions("".join(linecache.getlines(frame.file)))
+        if name == getattr(node, "name", "<lambda>")
+        and (node.lineno, node.col_offset) <= start
+        and end <= (node.end_lineno or 0, node.end_col_offset or 0)
+    ]
+    arguments = max(around, key=lambda found: found[:2])[2] if around else []
+    return arguments[0].arg if arguments else ""
+
+
+@lru_cache(maxsize=8)
+def _functions(text: str) -> tuple[ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda, ...]:
+    try:
+        tree = ast.parse(text.removeprefix("\ufeff"))
+    except SyntaxError:
+        return ()
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+    return tuple(node for node in ast.walk(tree) if isinstance(node, kinds))
 
 
 def frame_owner(model: nn.Module, path: str) -> nn.Module | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from automup.rewrite.edit import edit_sites
 from automup.rewrite.factor import Edit, Factor, Multiplier
 from automup.rewrite.generate import convert_source
+from automup.rewrite.overridden import overridden_lines
 from automup.rewrite.places import function_at
 from automup.rewrite.twins import Place, Unrun, find_unrun
 
@@ -18,4 +19,5 @@ __all__ = [
     "edit_sites",
     "find_unrun",
     "function_at",
+    "overridden_lines",
 ]

@@ -27,22 +27,19 @@ def add_init_call(
     often it is called each draw is rescaled once. A method counts if it can be called without
     arguments, which ``_init_weights(self, module)``, called for each submodule, cannot.
 
+    A class that inherits its constructor gets one that passes everything on.
+
     Raises:
-        RewriteError: if there is no constructor, or no one place comes after every draw.
+        RewriteError: if a decorator makes the constructor, or no one place comes after every draw.
     """
     methods = {n.name.value: n for n in root.body.body if isinstance(n, cst.FunctionDef)}
     constructor = methods.get("__init__")
     chosen = _outermost(root, methods, init_functions, file)
-    if chosen is None and constructor is None:
-        raise RewriteError(
-            f"{root.name.value} has no constructor of its own, so its init cannot be rescaled.",
-            where=file,
-            fix="Give it an __init__ that calls super().__init__(...).",
-        )
     if chosen is not None and constructor is not None:
         _check_last(constructor, chosen.name.value, file)
-    function = chosen or constructor
-    assert function is not None
+    function = chosen or constructor or _after_generated(root, methods, file)
+    if function is None:
+        return module.with_deep_changes(root, body=_with_constructor(root, module, file))
     return module.with_deep_changes(function, body=_with_call(function, file).body)
 
 
@@ -73,7 +70,7 @@ def _outermost(
     outer = [
         name
         for name in dict.fromkeys(names)
-        if not any(name in _uses_of_self(methods[other]) for other in names if other != name)
+        if not any(_uses(methods[other], name) for other in names if other != name)
     ]
     if len(outer) > 1:
         raise RewriteError(
@@ -85,16 +82,75 @@ def _outermost(
     return methods[outer[0]] if outer else None
 
 
+def _after_generated(
+    root: cst.ClassDef, methods: dict[str, cst.FunctionDef], file: str
+) -> cst.FunctionDef | None:
+    """What a constructor that a decorator makes from the class's fields calls at its end."""
+    if not root.decorators:
+        return None
+    last = methods.get("__post_init__")
+    if last is None and any(m.matches(line, _FIELD) for line in root.body.body):
+        raise RewriteError(
+            f"{root.name.value} has no constructor in the file, and its decorator may make one, so "
+            "its init cannot be rescaled.",
+            where=file,
+            fix="Write its __init__ into the class.",
+        )
+    return last
+
+
+_FIELD = m.SimpleStatementLine(body=[m.AnnAssign()])
+
+
+def _with_constructor(root: cst.ClassDef, module: cst.Module, file: str) -> cst.IndentedBlock:
+    """The class's body with a constructor before its first method, after all else.
+
+    It takes whatever the inherited one takes: the base's signature is not written down twice.
+    """
+    text = "def __init__(self, *args, **kwargs):\n    super().__init__(*args, **kwargs)\n"
+    made = cst.parse_statement(text, config=module.config_for_parsing)
+    made = _with_call(cst.ensure_type(made, cst.FunctionDef), file)
+    block = _indented(root.body)
+    body = [*block.body]
+    at = next((i for i, n in enumerate(body) if isinstance(n, cst.FunctionDef)), len(body))
+    blank = cst.EmptyLine(indent=False)
+    if m.matches(body[0], _NOTHING):  # `pass` gives way; what was said of it stays
+        lines = [*cst.ensure_type(body[0], cst.SimpleStatementLine).leading_lines]
+        comment = cst.ensure_type(body[0], cst.SimpleStatementLine).trailing_whitespace.comment
+        said = [cst.EmptyLine(comment=comment)] if comment else []
+        return block.with_changes(
+            body=[made.with_changes(leading_lines=[*lines, *said]), *body[1:]]
+        )
+    if at < len(body):
+        next_lines = cst.ensure_type(body[at], cst.FunctionDef).leading_lines
+        if not next_lines or next_lines[0].comment:
+            body[at] = body[at].with_changes(leading_lines=[blank, *next_lines])
+    made = made.with_changes(leading_lines=[blank] if at else [])
+    return block.with_changes(body=[*body[:at], made, *body[at:]])
+
+
+_NOTHING = m.SimpleStatementLine(body=[m.Pass() | m.Expr(m.Ellipsis())])
+
+
+def _indented(suite: cst.BaseSuite) -> cst.IndentedBlock:
+    """A body on lines of its own, also where it stood on the line of the colon."""
+    if isinstance(suite, cst.IndentedBlock):
+        return suite
+    one = cst.ensure_type(suite, cst.SimpleStatementSuite)
+    line = cst.SimpleStatementLine(one.body, trailing_whitespace=one.trailing_whitespace)
+    return cst.IndentedBlock([line])
+
+
 def _callable_alone(function: cst.FunctionDef) -> bool:
     params = [*function.params.posonly_params, *function.params.params][1:]
     params += function.params.kwonly_params
     return is_plain_method(function) and all(p.default is not None for p in params)
 
 
-def _uses_of_self(node: cst.CSTNode) -> set[str]:
-    """Attributes of ``self`` that a piece of code names."""
-    found = m.findall(node, m.Attribute(value=m.Name("self")))
-    return {cst.ensure_type(n, cst.Attribute).attr.value for n in found}
+def _uses(method: cst.FunctionDef, name: str, part: cst.CSTNode | None = None) -> bool:
+    """Whether a method, or a part of it, names an attribute of its ``self``."""
+    attribute = m.Attribute(value=m.Name(self_name(method)), attr=m.Name(name))
+    return bool(m.findall(part or method, attribute))
 
 
 def _check_last(constructor: cst.FunctionDef, method: str, file: str) -> None:
@@ -110,7 +166,7 @@ def _check_last(constructor: cst.FunctionDef, method: str, file: str) -> None:
                         where=file,
                         fix=f"Move the call of {method} to the end of the constructor.",
                     )
-        called = called or method in _uses_of_self(statement)
+        called = called or _uses(constructor, method, statement)
 
 
 def _may_draw(call: cst.Call) -> bool:
@@ -126,13 +182,7 @@ def _may_draw(call: cst.Call) -> bool:
 def _with_call(function: cst.FunctionDef, file: str) -> cst.FunctionDef:
     call = f"{CALL}({self_name(function)})"
     small = cst.Expr(cst.parse_expression(call))
-    body = function.body
-    if isinstance(body, cst.SimpleStatementSuite):
-        function = function.with_changes(
-            body=cst.IndentedBlock(
-                [cst.SimpleStatementLine(body.body, trailing_whitespace=body.trailing_whitespace)]
-            )
-        )
+    function = function.with_changes(body=_indented(function.body))
     before = _BeforeReturns(lambda: cst.SimpleStatementLine([small.deep_clone()]), file)
     function = cst.ensure_type(function.visit(before), cst.FunctionDef)
     block = cst.ensure_type(function.body, cst.IndentedBlock)
