@@ -25,7 +25,7 @@ from zoo import movement
 from zoo.entry import Entry
 from zoo.fans import Fans, count_fans
 from zoo.recording import call, tensors
-from zoo.table import FAILED, REFUSED, RIGHT, WRONG, Row
+from zoo.table import FAILED, REFUSED, RIGHT, WRONG, Row, Slope
 
 OUTPUT_BAND, MODULE_BAND = (-0.3, 0.2), (-0.5, 0.3)
 """Slopes of what moves in a right model: of the output (issue 3), and of modules inside, where a
@@ -110,6 +110,9 @@ def disagreements(parameter: Parameter, fans: Fans) -> Iterator[str]:
     """What the plan says otherwise than the counts."""
     ratios = parameter.ratios
     ours = parameter.role.value, ratios.fan_in, ratios.fan_out, parameter.fixed
+    if parameter.fixed and not fans.fixed:  # what cuts the rows comes after another operation
+        whole = math.prod(parameter.shape) / math.prod(parameter.base_shape) / ratios.fan_in
+        ours = parameter.role.value, ratios.fan_in, whole, 0
     theirs = fans.role, fans.r_in, fans.r_out, fans.fixed
     close = all(math.isclose(a, b, rel_tol=0.01) for a, b in zip(ours[1:], theirs[1:], strict=True))
     if ours[0] != theirs[0] or not close:
@@ -142,7 +145,7 @@ def _with_slopes(entry: Entry, mu: Mup, row: Row) -> Row:
         note = f"Its μP slope is {before}, and {up} over ×{times[0]} to ×{times[-1]}."
         row = replace(row, faults=(*row.faults, note))
     inside = movement.module_slopes(times, runs)
-    out = {n: s for n, s in inside.items() if not _inside(s.value, MODULE_BAND)}
+    out = {n: s for n, s in inside.items() if not _near(s, MODULE_BAND)}
     free = [n for n in out if movement.is_free(mu(**entry.knobs(2)), n, job)]
     inside, out = ({n: s for n, s in d.items() if n not in free} for d in (inside, out))
     sp = movement.output_slope(times, _runs(entry, None, job, times))
@@ -174,6 +177,11 @@ def _adam(model: nn.Module, cls: Any, lr: float) -> torch.optim.Optimizer:
 
 def _inside(value: float, band: tuple[float, float]) -> bool:
     return band[0] <= value <= band[1]
+
+
+def _near(slope: Slope, band: tuple[float, float]) -> bool:
+    """Whether a slope is in the band, or would be within twice its error."""
+    return band[0] - 2 * slope.error <= slope.value <= band[1] + 2 * slope.error
 
 
 def _size(row: Row, twice: Plan, times: int) -> float:
