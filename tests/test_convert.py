@@ -28,6 +28,7 @@ from torch.utils._pytree import tree_leaves
 import automup
 import cases
 from automup.api import Mup
+from automup.capture.flex import opened_flex_attention
 from automup.capture.load import ModelSource, load_model
 from automup.convert import convert
 from automup.errors import AutomupError, RewriteError, UnresolvedError
@@ -403,6 +404,22 @@ def test_files_of_every_kind(file: File) -> None:
     assert_bit_identical_at_base(pair)
     assert_nothing_left(pair)
     assert_parametrize_agrees(pair)
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_flex_attention_is_given_its_scale(given: bool) -> None:
+    """Trained as the plain operations that it means: torch has no backward of it on the CPU."""
+    file = File("flex.py", (("width", 32),), (("given", given),))
+    pair = converted(file)
+    with opened_flex_attention():
+        assert_bit_identical_at_base(pair)
+        assert_nothing_left(pair)
+        assert_parametrize_agrees(pair)
+    assert "scale=(1.0 / math.sqrt(q.size(-1))) * (16 / q.size(-1)) ** 0.5" in pair.made.text
+    assert "scale=0.5 * q.size(-1) ** -0.5 * (16 / q.size(-1)) ** 0.5" in pair.made.text
+    model, theirs = (pair.build(which, dict(file.base)) for which in ("convert", "author"))
+    with torch.no_grad():
+        assert torch.equal(model(cases.TOKENS % 64), theirs(cases.TOKENS % 64))
 
 
 @pytest.mark.parametrize(

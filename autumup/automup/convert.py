@@ -16,7 +16,7 @@ from torch._library.custom_ops import CustomOpDef
 from torch.utils._pytree import tree_leaves
 
 from automup.analysis.comparison import Comparison, Spot
-from automup.analysis.placement import edit_for, frame_owner
+from automup.analysis.placement import edit_for, frame_owner, takes_scale
 from automup.capture.load import ModelSource, load_text
 from automup.capture.raised import describe
 from automup.capture.trace import LATE_INITS, Workshop
@@ -141,7 +141,8 @@ def _edits(source: ModelSource, study: Study, spot: Spot) -> Iterator[Edit]:
     for correction in spot.corrections:
         fact = correction.node.meta["fact"]
         here = spot.frame is not None and spot.frame.file == source.file
-        if not here or not correction.outside_library:
+        scaled = here and takes_scale(spot.span, fact.library, vars(source.module))
+        if not here or not (correction.outside_library or scaled):
             inside = next((f for f in fact.frames if f.file == source.file), None)
             raise RewriteError(
                 f"The multiplier of this {correction.kind} belongs into code outside the file: "
@@ -151,7 +152,8 @@ def _edits(source: ModelSource, study: Study, spot: Spot) -> Iterator[Edit]:
                 + ("." if fact.library else ", or use automup.parametrize on the live model."),
             )
         owners = [frame_owner(model, path) for path in fact.owners]
-        edits.setdefault(edit_for(correction, 0, owners), fact.module)
+        edit = replace(edit_for(correction, 0, owners), attention=scaled)
+        edits.setdefault(edit, fact.module)
     if len({edit.factor.base for edit in edits}) > 1:
         raise RewriteError(
             "One line serves modules of different base sizes: " + ", ".join(edits.values()) + ".",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import linecache
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -163,6 +164,36 @@ def _functions(text: str) -> tuple[ast.FunctionDef | ast.AsyncFunctionDef | ast.
         return ()
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
     return tuple(node for node in ast.walk(tree) if isinstance(node, kinds))
+
+
+def takes_scale(span: Span, library: Sequence[str], names: Mapping[str, Any]) -> bool:
+    """Whether the call at a span is torch's attention, written in Python, with a ``scale`` to give.
+
+    Args:
+        span: of the expression.
+        library: torch's functions that it runs, the one that it calls last.
+        names: the globals of its file.
+    """
+    try:
+        call = ast.parse(f"({span_text(span)}\n)", mode="eval").body
+    except SyntaxError:
+        return False
+    if not library or not isinstance(call, ast.Call):
+        return False
+    root, *rest = ast.unparse(call.func).split(".")
+    called = names.get(root)
+    for name in rest:
+        called = getattr(called, name, None)
+    if getattr(inspect.unwrap(called), "__qualname__", "") != library[-1]:  # type: ignore[arg-type]
+        return False
+    try:
+        parameters = [*inspect.signature(called).parameters]  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return False
+    if parameters[:2] != ["query", "key"] or "scale" not in parameters:
+        return False
+    given = any(isinstance(arg, ast.Starred) for arg in call.args)
+    return not given and len(call.args) <= parameters.index("scale")
 
 
 def frame_owner(model: nn.Module, path: str) -> nn.Module | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import libcst as cst
 
 from automup.rewrite.factor import Edit
-from automup.rewrite.forms import MATMULS, SDPA, repeatable
+from automup.rewrite.forms import MATMULS, is_attention, repeatable
 from automup.rewrite.imports import Imports
 from automup.rewrite.scalars import is_scalar
 from automup.rewrite.syntax import code, keyword, last_name, positional
@@ -38,7 +38,7 @@ def match_twin(
     if not _same(site, other, edit, renamed, imports):
         return None
     names = renamed if renamed is not None else {}
-    size = _size(site, other, edit, names)
+    size = _size(site, other, edit, names, imports)
     if size is None:
         return "is the same expression as the edited one, but its own names do not tell the size,"
     tensors = {names.get(name, name) for name in edit.tensor_names}
@@ -53,8 +53,8 @@ def _same(
     imports: Imports,
 ) -> bool:
     if isinstance(site, cst.Call) and isinstance(other, cst.Call):
-        if last_name(site.func) == SDPA:
-            return last_name(other.func) == SDPA
+        if is_attention(site, edit, imports):
+            return imports.called(site.func) == imports.called(other.func)
         if edit.module_call and not imports.origin(site.func):
             return _text(site.func) == _text(other.func) and bool(other.args)
     if _same_weight(site, other):
@@ -98,7 +98,11 @@ def _tells(site: cst.CSTNode, edit: Edit) -> bool:
 
 
 def _size(
-    site: cst.CSTNode, other: cst.CSTNode, edit: Edit, renamed: Mapping[str, str]
+    site: cst.CSTNode,
+    other: cst.CSTNode,
+    edit: Edit,
+    renamed: Mapping[str, str],
+    imports: Imports,
 ) -> str | None:
     """The factor's size expression in the twin's names."""
     there = _names_in(_text(other)) | {"self"}
@@ -109,17 +113,18 @@ def _size(
     if used <= there:
         return edit.factor.size
     if isinstance(site, cst.Call) and isinstance(other, cst.Call):
-        here, there_too = _sized(site), _sized(other)
+        attention = is_attention(site, edit, imports)
+        here, there_too = _sized(site, attention), _sized(other, attention)
         for position, text in enumerate(here):
             if text == edit.factor.size:  # query and key have the same last size
                 return next(filter(None, [*there_too[position:], *there_too]), None)
     return None
 
 
-def _sized(call: cst.Call) -> list[str]:
+def _sized(call: cst.Call, attention: bool) -> list[str]:
     """``.size(-1)`` of the first argument, of query and key for attention; "" where unclear."""
     found = []
-    for index, name in enumerate(("query", "key") if last_name(call.func) == SDPA else ("input",)):
+    for index, name in enumerate(("query", "key") if attention else ("input",)):
         arg = positional(call, index) or keyword(call, name)
         clear = arg is not None and repeatable(arg.value)
         found.append(f"{_text(arg)}.size(-1)" if arg is not None and clear else "")

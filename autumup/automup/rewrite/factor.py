@@ -71,6 +71,7 @@ class Edit:
     ``constant``: the operation there multiplies or divides by a scalar constant.
     ``tensor_names``: local names that are bound to tensors of one dimension or more.
     ``module_call``: the expression calls a submodule or a linear function.
+    ``attention``: it calls attention that computes with ``scale=``, whatever its name is.
     """
 
     span: Span
@@ -78,3 +79,4 @@ class Edit:
     constant: bool
     tensor_names: frozenset[str]
     module_call: bool
+    attention: bool = False

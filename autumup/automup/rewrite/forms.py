@@ -30,6 +30,7 @@ from automup.rewrite.syntax import (
 )
 
 SDPA = "scaled_dot_product_attention"
+FLEX = "flex_attention"
 _MUL = frozenset({"mul", "mul_", "multiply", "multiply_"})
 _DIV = frozenset({"div", "div_", "divide", "divide_", "true_divide", "true_divide_"})
 # Contractions that are methods of a tensor as well, and those that are functions only.
@@ -72,7 +73,7 @@ def attention_scale(node: Node, edit: Edit, context: Context) -> Node | None:
         return None
     scale = keyword(node, "scale")
     given = scale if scale is not None and code(scale.value) != "None" else None
-    if last_name(node.func) != SDPA and (given is None or edit.module_call):
+    if not is_attention(node, edit, context.imports) and (given is None or edit.module_call):
         return None
     if given is not None:
         return with_value(node, given, product(given.value, _factor(edit)))
@@ -82,6 +83,11 @@ def attention_scale(node: Node, edit: Edit, context: Context) -> Node | None:
     # torch computes 1.0 / sqrt(d) in double as well, so at the base this is its own default.
     value = product(cst.parse_expression(f"(1.0 / {context.sqrt()}({size}))"), _factor(edit))
     return with_value(node, scale, value) if scale else add_keyword(node, "scale", value)
+
+
+def is_attention(call: cst.Call, edit: Edit, imports: Imports) -> bool:
+    """Whether an edited call is one of attention, which takes ``scale=``."""
+    return edit.attention or imports.called(call.func) == SDPA
 
 
 def _head_size(call: cst.Call) -> str | None:
@@ -193,7 +199,7 @@ def first_operand(node: Node, edit: Edit, context: Context) -> Node | None:
         return node.with_changes(
             func=method.with_changes(value=parenthesised_product(method.value, edit))
         )
-    if name == SDPA or (name in MATMULS and function):
+    if is_attention(node, edit, context.imports) or (name in MATMULS and function):
         return _multiply_argument(node, edit, einsum=name == "einsum")
     if edit.module_call and (submodule or function):
         return _multiply_argument(node, edit, einsum=False)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import libcst as cst
 
-from automup.rewrite.syntax import dotted
+from automup.rewrite.syntax import dotted, last_name
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,10 @@ class Imports:
         if root not in self.all:
             return ""
         return f"{self.all[root]}.{rest}" if rest else self.all[root]
+
+    def called(self, function: cst.BaseExpression) -> str:
+        """The last name of what is called, as its module calls it: no ``as`` changes it."""
+        return self.origin(function).rpartition(".")[2] or last_name(function)
 
     def local(self, module: str) -> str:
         """The top-level name that is bound to this module or member, or ""."""

@@ -18,13 +18,13 @@ from automup.plan import Span
 from automup.rewrite.alike import Twin, match_twin
 from automup.rewrite.edit import Source, read
 from automup.rewrite.factor import Edit
-from automup.rewrite.forms import SDPA
+from automup.rewrite.forms import FLEX, SDPA
 from automup.rewrite.imports import Imports, read_imports
 from automup.rewrite.statements import Function, Outline, Statement, outline
 from automup.rewrite.syntax import code, dotted, last_name
 
 _CONTRACTIONS = frozenset(
-    {"matmul", "mm", "bmm", "mv", "einsum", "tensordot", "baddbmm", "addmm", "addbmm", SDPA}
+    {"matmul", "mm", "bmm", "mv", "einsum", "tensordot", "baddbmm", "addmm", "addbmm", SDPA, FLEX}
 )
 _FUNCTIONS = frozenset({"linear", "bilinear", "conv1d", "conv2d", "conv3d"})
 
@@ -151,7 +151,7 @@ class _Search:
                 return "contracts with @"
             if not isinstance(node, cst.Call):
                 continue
-            name = last_name(node.func)
+            name = self.imports.called(node.func)
             plain = isinstance(node.func, cst.Name) or bool(self.imports.origin(node.func))
             if name in _CONTRACTIONS or (name in _FUNCTIONS and plain):
                 return f"contracts with {name}"
