@@ -394,6 +394,7 @@ FILES = [
     File("init_optional.py", (("width", 32),), (("draw", False),), "reset_parameters"),
     one("other_self.py", width=32),
     one("inherited.py", width=32),
+    one("factory.py:build_model", width=32),
 ]
 
 
@@ -404,6 +405,26 @@ def test_files_of_every_kind(file: File) -> None:
     assert_bit_identical_at_base(pair)
     assert_nothing_left(pair)
     assert_parametrize_agrees(pair)
+
+
+@pytest.mark.parametrize(
+    "body, text",
+    [
+        ("return nn.Sequential(Wide(width, width))", "Build the model in"),
+        ("class Own(Wide): pass\n    return Own(width, width)", "Build the model in"),
+        ("from several import Decoder\n    return Decoder(5, width, 16)", "several.py:Decoder"),
+        (
+            "model = Wide(width, width)\n    nn.init.normal_(model.up)\n    return model",
+            "let the constructor of the class draw them",
+        ),
+    ],
+    ids=["Sequential", "local", "elsewhere", "draws"],
+)
+def test_a_function_whose_model_has_no_class_to_edit(body: str, text: str) -> None:
+    before, _, _ = (FOLDER / "factory.py").read_text().partition("    return Wide(dim")
+    file = one(f"factory_{abs(hash(body))}.py:build_model", width=32)
+    (FOLDER / file.name.partition(":")[0]).write_text(f"{before}    {body}\n")
+    assert text in str(refusal(file))
 
 
 @pytest.mark.parametrize("given", [False, True])

@@ -67,10 +67,10 @@ def convert(source: ModelSource, study: Study, *, strict: bool = True) -> Conver
     edits = [*kinds]
     lines = frozenset(n for file, n in study.exploration.lines if file == source.file)
     unrun = find_unrun(source.text, lines, edits)
-    model = study.shop(study.base).built.model
-    held = {type(m) for m in model.modules()}
+    root = _root_class(source, study)
+    held = {type(m) for m in study.shop(study.base).built.model.modules()}
     elsewhere = _kernel_lines(source)
-    elsewhere |= overridden_lines(source.text, vars(source.module), type(model), held)
+    elsewhere |= overridden_lines(source.text, vars(source.module), root, held)
     suspicious = [p for p in unrun.suspicious if p.line not in elsewhere]
     if suspicious and strict:
         raise UnresolvedError(
@@ -82,10 +82,10 @@ def convert(source: ModelSource, study: Study, *, strict: bool = True) -> Conver
     text = convert_source(
         source.text,
         filename=source.file,
-        root_class=source.name,
+        root_class=root.__name__,
         parameters=plan.parameters,
         edits=[*edits, *unrun.twins],
-        init_functions=_init_functions(source, study, plan),
+        init_functions=_init_functions(source, root, study, plan),
         knobs=study.base,
         sites=_multipliers(source, kinds, unrun.twins),
     )
@@ -94,6 +94,31 @@ def convert(source: ModelSource, study: Study, *, strict: bool = True) -> Conver
     notes = tuple(f"not run by any trace: line {p.line}: {p.text} ({p.why})" for p in places)
     left = tuple(f"not resolved: {group}" for group in grouped(plan.unresolved))
     return Conversion(text, (*plan.notes, *left, *notes))
+
+
+def _root_class(source: ModelSource, study: Study) -> type:
+    """The model's class: the one that was named, or that of what the named function builds.
+
+    Raises:
+        RewriteError: if that class is not in the file.
+    """
+    if isinstance(source.cls, type):
+        return source.cls
+    cls: type = type(study.shop(study.base).built.model)
+    if vars(source.module).get(cls.__name__) is cls and cls.__module__ == source.module.__name__:
+        return cls
+    home = cls.__module__
+    file = getattr(sys.modules.get(home), "__file__", None) or home
+    elsewhere = home != source.module.__name__ and home.partition(".")[0] != "torch"
+    raise RewriteError(
+        f"{source.name} builds a {cls.__qualname__}, whose class is not at the top level of the "
+        "file.",
+        where=source.file,
+        fix=f"Convert {file}:{cls.__name__}."
+        if elsewhere
+        else f"Build the model in the constructor of a class of the file, which {source.name} "
+        "then returns.",
+    )
 
 
 def _kernel_lines(source: ModelSource) -> frozenset[int]:
@@ -173,21 +198,18 @@ def _once(edits: Iterable[Edit]) -> Iterator[Edit]:
     yield from found.values()
 
 
-def _init_functions(source: ModelSource, study: Study, plan: Plan) -> list[str]:
+def _init_functions(source: ModelSource, cls: type, study: Study, plan: Plan) -> list[str]:
     """The methods of the root class at whose end the init factors belong.
 
     A method that draws the weights anew, and may be called again after the constructor; the
     constructor itself where it does not call that method.
     """
-    cls = source.cls
-    if not isinstance(cls, type):
-        return []
     methods = [m for m in LATE_INITS if m in vars(cls)]
     scaled = {p.name for p in plan.parameters if p.init_mult != 1.0}
     if not methods or not scaled:
         return []
     calls, drawn = _redraws(study, cls, methods[0])
-    name = f"{source.name}.{methods[0]}"
+    name = f"{cls.__name__}.{methods[0]}"
     if not drawn & scaled:
         return []
     if scaled - drawn:
@@ -197,7 +219,7 @@ def _init_functions(source: ModelSource, study: Study, plan: Plan) -> list[str]:
             where=source.file,
             fix=f"Draw all weights in {methods[0]}, or none.",
         )
-    return [name] if calls else [name, f"{source.name}.__init__"]
+    return [name] if calls else [name, f"{cls.__name__}.__init__"]
 
 
 def _redraws(study: Study, cls: type, method: str) -> tuple[int, set[str]]:
@@ -240,7 +262,9 @@ def _check(source: ModelSource, study: Study, text: str) -> None:
         raise RewriteError(
             f"The converted file is not in muP: {'; '.join(wrong)}.",
             where=source.file,
-            fix="Please report this as a bug, with the model file.",
+            fix="Please report this as a bug, with the model file."
+            if isinstance(source.cls, type)
+            else f"If {source.name} draws weights, let the constructor of the class draw them.",
         )
 
 

@@ -69,6 +69,11 @@ scores = q @ k.transpose(-2, -1)
     "SDPA with a scale": (
         "y = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.head_dim**-0.5)",
     ),
+    "SDPA under another name": (
+        "y = attend(q, k, v)",
+        "",
+        "from torch.nn.functional import scaled_dot_product_attention as attend",
+    ),
     "SDPA with no scale": ("y = F.scaled_dot_product_attention(q, k, v, scale=None)",),
     "SDPA with a number for a scale": ("y = F.scaled_dot_product_attention(q, k, v, scale=0.125)",),
     "SDPA, scale in an attribute": (
@@ -305,6 +310,7 @@ STANDARD = (
     "semicolon",
     "product and sum",
     "both pre-scaled",
+    "SDPA under another name",
     "SDPA with no scale",
     "SDPA, scale in an attribute",
 )
