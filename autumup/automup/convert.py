@@ -105,9 +105,10 @@ def _root_class(source: ModelSource, study: Study) -> type:
     if isinstance(source.cls, type):
         return source.cls
     cls: type = type(study.shop(study.base).built.model)
-    if vars(source.module).get(cls.__name__) is cls and cls.__module__ == source.module.__name__:
-        return cls
     home = cls.__module__
+    named = vars(source.module).get(cls.__name__)
+    if named is cls and home == source.module.__name__:
+        return named
     file = getattr(sys.modules.get(home), "__file__", None) or home
     elsewhere = home != source.module.__name__ and home.partition(".")[0] != "torch"
     raise RewriteError(
