@@ -53,7 +53,7 @@ def make_plan(study: Study, target: Knobs) -> Plan:
             _parameter(study, weight, targets[weight.name], target, axes)
             for weight in study.weights[0]
         ),
-        tuple(_site(spot, at_target, axes) for spot in verified.spots),
+        tuple(_site(spot, at_target, axes) for spot in _spots_at(verified, at_target)),
         verified.unresolved,
         tuple(_notes(study)),
     )
@@ -153,6 +153,15 @@ def _factor(wanted: float, drawn: float | None) -> float:
     """What is missing of a wanted change of the std; 1 where only rounding is."""
     factor = 1.0 if drawn is None else wanted / drawn
     return 1.0 if abs(factor - 1.0) < 1e-9 else factor
+
+
+def _spots_at(verified: Comparison, at_target: Comparison) -> Iterator[Spot]:
+    """The verified places; of one whose exponent depends on the direction, that of the target."""
+    there = {spot.key for spot in at_target.spots}
+    settled = {span for span, _ in there}
+    for spot in verified.spots:
+        if spot.key in there or spot.span not in settled:
+            yield spot
 
 
 def _site(spot: Spot, at_target: Comparison, axes: Callable[[Size], str]) -> Site:

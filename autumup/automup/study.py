@@ -200,16 +200,18 @@ class Study:
     def _runs_wider(self, variant: Variant, at_base: Trace) -> bool:
         """Whether a guessed way to run the model works at twice the base too.
 
-        The analysis is kept for :meth:`compare`, or left to it where it fails: it says why.
+        The analysis is kept for :meth:`compare`, or left to it where it fails: it says why. A model
+        with other settings than the user's is worth a look only where it can be resolved.
         """
         try:
             wider = self._trace_of(self.wide, variant)
         except AutomupError:  # an optional input that fits the base alone is no way to run it
             return False
+        ready = None
         with contextlib.suppress(AutomupError):
             ready = self._analyse(self.wide, at_base, wider, {})
             self._analysed[_key(self.wide), id(at_base)] = ready
-        return True
+        return not variant.forced or (ready is not None and not ready.faults and not ready.opaque)
 
     @cached_property
     def third(self) -> dict[str, Any]:
@@ -319,12 +321,15 @@ class Study:
         """The base against twice the base: all knobs together, and each alone where that runs.
 
         A size may stay fixed when all knobs grow together and grow when one does (the size of a
-        head, when the heads grow with the model): every axis must have been seen growing.
+        head, when the heads grow with the model): every axis must have been seen growing. A knob
+        that grows none by itself is a constant of the author's, not a width: no direction.
         """
         found: list[tuple[Knobs, Comparison]] = [(self.wide, self.compare(self.wide))]
         for alone in self._one_by_one():
             with contextlib.suppress(AutomupError):
-                found.append((alone, self.compare(alone)))
+                comparison = self.compare(alone)
+                if any(analysis.grows for analysis in comparison.analyses):
+                    found.append((alone, comparison))
         return tuple(found)
 
     @cached_property

@@ -80,6 +80,8 @@ class Analysis:
     opaque: tuple[Opaque, ...]
     selective: tuple[fx.Node, ...] = ()
     """The decays of selective state spaces, for which the theory is disputed."""
+    grows: bool = True
+    """Whether any axis of any value is infinite."""
 
     def alone(self) -> Analysis:
         """The same without the wider trace, and with no more of the base's than is still asked for.
@@ -117,7 +119,13 @@ def analyse(
         flow = Flow(dataflow, RULES, fallback, scales, shifts)
     corrections = tuple(c for c in chosen.values() if abs(c.log) > EPSILON)
     return Analysis(
-        dataflow, weights, corrections, tuple(flow.faults), tuple(flow.opaque), (*flow.selective,)
+        dataflow,
+        weights,
+        corrections,
+        tuple(flow.faults),
+        tuple(flow.opaque),
+        tuple(flow.selective),
+        bool(dataflow.growths),
     )
 
 
