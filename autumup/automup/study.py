@@ -25,6 +25,7 @@ from automup.analysis.verification import (
     settled_by,
     surprises,
 )
+from automup.analysis.weights import WeightSummary
 from automup.capture.init_laws import Law
 from automup.capture.inputs import InputMaker, optional_candidates, synthesise
 from automup.capture.laws import measured
@@ -104,6 +105,7 @@ class Study:
         self._build, self.base, self.fixed = build, dict(base), dict(fixed or {})
         self._shops: dict[tuple[str, Forced], Workshop] = {}
         self._analysed: dict[tuple[str, int], Analysis] = {}
+        self._weights_of: dict[int, Mapping[str, WeightSummary]] = {}
         self._targets: dict[str, Comparison] = {}
         self.wide = self.scaled_knobs(2)
         self.name = name or type(self.shop(self.base).built.model).__name__
@@ -251,7 +253,10 @@ class Study:
     ) -> Analysis:
         at = (_said(self.base), _said(knobs))
         flow = align(at_base.graph, wider.graph, at=at)
-        return analyse(flow, self._shapes(knobs), fans).alone()
+        known = self._weights_of.get(id(at_base))
+        found = analyse(flow, self._shapes(knobs), fans, known).alone()
+        self._weights_of.setdefault(id(at_base), found.weights)
+        return found
 
     @cached_property
     def fans(self) -> dict[str, Fans]:
@@ -295,10 +300,14 @@ class Study:
             shop = changed(wide, variant.forced)
             return shop.run(variant, self.inputs(shop.built.model)).graph
 
+        def analysis(variant: Variant, plain: Trace) -> Analysis:
+            flow = align(trace(False, variant), trace(True, variant))
+            return analyse(flow, shapes, self.fans, self._weights_of.get(id(plain)))
+
         shapes = self._shapes(knobs)
         with short_lived():
-            flows = (align(trace(False, v), trace(True, v)) for v in self.exploration.variants)
-            return self._undisputed(combine(tuple(analyse(f, shapes, self.fans) for f in flows)))
+            reached = self.exploration.reached
+            return self._undisputed(combine(tuple(analysis(v, t) for v, t in reached)))
 
     def _shapes(self, knobs: Knobs) -> dict[str, tuple[Size, ...]]:
         base, wide = self.shop(self.base).built.weights, self.shop(knobs).built.weights

@@ -105,7 +105,11 @@ Rule = Callable[["Flow", Op], State | list[State]]
 
 
 class Flow:
-    """One walk. ``scales`` holds those of the weights, ``corrections`` what sites add."""
+    """One walk. ``scales`` holds those of the weights, ``corrections`` what sites add.
+
+    ``before`` is a walk with the same scales and other corrections: what those do not reach is
+    taken from it.
+    """
 
     def __init__(
         self,
@@ -114,6 +118,7 @@ class Flow:
         fallback: Rule,
         scales: Mapping[str, Scale],
         corrections: Mapping[fx.Node, float] | None = None,
+        before: Flow | None = None,
     ) -> None:
         self.dataflow = dataflow
         self.uses: list[Use] = []
@@ -122,11 +127,44 @@ class Flow:
         self.selective: list[fx.Node] = []
         self._rules, self._fallback = rules, fallback
         self._scales = scales
-        self._corrections = dict(corrections or {})
+        self._given = dict(corrections or {})
+        self._corrections = dict(self._given)
         self._states: dict[fx.Node, State | list[State]] = {}
+        self._found: dict[fx.Node, tuple[list[Any], ...]] = {}
+        moved = self._moved(before) if before else set()
         for node, op in dataflow.ops.items():
+            if before and node not in moved and self._reads_the_same(node, before):
+                self._adopt(node, before)
+                continue
+            found = [len(items) for items in self._lists]
             state = self._evaluate(op)
-            self._states[node] = self.corrected(op, state) if isinstance(state, State) else state
+            state = self.corrected(op, state) if isinstance(state, State) else state
+            same = before is not None and state == before._states[node]
+            self._states[node] = before._states[node] if before and same else state
+            new = tuple(items[n:] for items, n in zip(self._lists, found, strict=True))
+            if any(new):
+                self._found[node] = new
+
+    @property
+    def _lists(self) -> tuple[list[Any], ...]:
+        return self.uses, self.faults, self.opaque, self.selective
+
+    def _moved(self, before: Flow) -> set[fx.Node]:
+        """The operations whose own correction is another than before."""
+        nodes = {*self._given, *before._given}
+        return {n for n in nodes if self._given.get(n) != before._given.get(n)}
+
+    def _reads_the_same(self, node: fx.Node, before: Flow) -> bool:
+        return all(self._states[n] is before._states[n] for n in node.all_input_nodes)
+
+    def _adopt(self, node: fx.Node, before: Flow) -> None:
+        """Take an operation's state and what was found at it from the walk before."""
+        self._states[node] = before._states[node]
+        self._corrections.pop(node, None)
+        if node in before._found:
+            self._found[node] = before._found[node]
+            for items, new in zip(self._lists, before._found[node], strict=True):
+                items += new
 
     # --- evaluation ---------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from automup.analysis.dataflow import Dataflow, Op, Size, log_ratio
 from automup.analysis.flow import EPSILON, Fault, Flow, Opaque, Origin
 from automup.analysis.ops import RULES, fallback_for
 from automup.analysis.parts import parts_of
-from automup.analysis.weights import WeightSummary, summarise
+from automup.analysis.weights import WeightSummary, alike, summarise
 from automup.capture.source import Frame
 from automup.overrides import Fans
 
@@ -98,6 +98,7 @@ def analyse(
     dataflow: Dataflow,
     shapes: Mapping[str, tuple[Size, ...]],
     fans: Mapping[str, Fans] | None = None,
+    expected: Mapping[str, WeightSummary] | None = None,
 ) -> Analysis:
     """Run the calculus over aligned traces.
 
@@ -105,18 +106,21 @@ def analyse(
         dataflow: the aligned traces.
         shapes: every parameter's sizes at both widths, by its first name.
         fans: the fans that the user gave, by parameter.
+        expected: what another width says of the weights. It saves a walk if it holds here too.
     """
     fallback = fallback_for(fans or {})
-    uses = Flow(dataflow, RULES, fallback, {}).uses
-    parts = parts_of(dataflow, uses, shapes)
-    weights = summarise(uses, shapes, parts, dataflow.read_parameters, fans)
+    guess = {name: w.scale_at(shapes[name]) for name, w in (expected or {}).items()}
+    flow = Flow(dataflow, RULES, fallback, guess)
+    parts = parts_of(dataflow, flow.uses, shapes)
+    weights = summarise(flow.uses, shapes, parts, dataflow.read_parameters, fans)
     scales = {name: summary.scale for name, summary in weights.items()}
+    if not alike(guess, scales):
+        flow = Flow(dataflow, RULES, fallback, scales)
     chosen: dict[fx.Node, Correction] = {}
     revised: set[fx.Node] = set()
-    flow = Flow(dataflow, RULES, fallback, scales)
     while flow.faults and _correct(chosen, revised, dataflow, flow.faults):
         shifts = {node: c.log for node, c in chosen.items()}
-        flow = Flow(dataflow, RULES, fallback, scales, shifts)
+        flow = Flow(dataflow, RULES, fallback, scales, shifts, before=flow)
     corrections = tuple(c for c in chosen.values() if abs(c.log) > EPSILON)
     return Analysis(
         dataflow,

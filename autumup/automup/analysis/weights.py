@@ -45,10 +45,28 @@ class WeightSummary:
     @property
     def scale(self) -> Scale:
         """How it grows where it is trained by the table."""
-        r_in, r_out = log_ratio(self.fan_in), log_ratio(self.fan_out)
+        return self._scale(log_ratio(self.fan_in), log_ratio(self.fan_out))
+
+    def scale_at(self, sizes: Sequence[Size]) -> Scale:
+        """How it grows between two other widths, at which it has these sizes."""
+        r_in, r_out = (
+            math.fsum(log_ratio(sizes[d]) for d in dims)
+            for dims in (self.fan_in_dims, self.fan_out_dims)
+        )
+        return self._scale(r_in, r_out)
+
+    def _scale(self, r_in: float, r_out: float) -> Scale:
         role = role_of(bool(self.fan_in_dims), bool(self.fan_out_dims))
         std = math.log2(init_multiplier(Ratios(2.0**r_in, 2.0**r_out), role))
         return Scale(log=-r_in, std=std, spectral=(r_out - r_in) / 2)
+
+
+def alike(one: Mapping[str, Scale], other: Mapping[str, Scale]) -> bool:
+    """Whether two walks would take every weight to grow alike."""
+    return one.keys() == other.keys() and all(
+        max(abs(a.log - b.log), abs(a.std - b.std), abs(a.spectral - b.spectral)) < EPSILON / 10
+        for a, b in ((scale, other[name]) for name, scale in one.items())
+    )
 
 
 def summarise(
