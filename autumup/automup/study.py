@@ -33,7 +33,7 @@ from automup.capture.load import ModelSource, load_text
 from automup.capture.memory import short_lived
 from automup.capture.raised import describe, place_of
 from automup.capture.trace import Forced, Trace, Variant, WeightFact, Workshop
-from automup.capture.variants import Exploration, explore, together
+from automup.capture.variants import Exploration, absorbed, explore, together
 from automup.capture.widths import scaled
 from automup.errors import AutomupError, CaptureError, InputError, KnobError
 from automup.overrides import Fans, Overrides, settled
@@ -197,7 +197,7 @@ class Study:
             else:
                 last = ()
             wider = [(v, t) for v, t in reached if v == Variant() or self._runs_wider(v, t)]
-            return Exploration((*wider, *last))
+            return Exploration(absorbed((*wider, *last)))
 
     def _runs_wider(self, variant: Variant, at_base: Trace) -> bool:
         """Whether a guessed way to run the model works at twice the base too.

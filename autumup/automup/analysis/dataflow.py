@@ -130,6 +130,21 @@ def align(
     return Dataflow(ops)
 
 
+def contains(large: fx.Graph, small: fx.Graph) -> bool:
+    """Whether one trace does all that another does, in the same order, and more between."""
+    twin: dict[fx.Node, fx.Node] = {}
+    candidates = iter(large.nodes)
+    for node in small.nodes:
+        if node.op == "output":
+            break
+        found = next((b for b in candidates if b.op != "output" and _same(node, b, twin)), None)
+        if found is None:
+            return False
+        twin[node] = found
+    ends = [{n for n in g.nodes if n.op == "output"}.pop().all_input_nodes for g in (small, large)]
+    return {twin[n] for n in ends[0]} <= set(ends[1])
+
+
 _RESHAPES = {torch.ops.aten._unsafe_view.default, torch.ops.aten._reshape_alias.default}
 
 

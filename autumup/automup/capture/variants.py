@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import fx, nn
 
-from automup.analysis.dataflow import align
+from automup.analysis.dataflow import align, contains
 from automup.capture.source import is_user_file
 from automup.capture.trace import Inputs, Trace, Variant, Workshop
 from automup.errors import CaptureError
@@ -104,6 +104,26 @@ def together(
     if trace is None or not lines <= trace.lines.union(*(t.lines for _, t in rest)):
         return tuple(reached)
     return (*rest, (Variant(extra=given), trace))
+
+
+def absorbed(reached: Sequence[tuple[Variant, Trace]]) -> tuple[tuple[Variant, Trace], ...]:
+    """The variants without those that another one contains: given labels, most models only go on.
+
+    What the analysis says of the longer run it then says of the shorter one too.
+    """
+    kept = list(reached)
+    for item in reached:
+        variant, trace = item
+        if any(
+            (other.forced, other.training) == (variant.forced, variant.training)
+            and longer is not trace
+            and set(variant.extra) <= set(other.extra)
+            and trace.lines <= longer.lines.union(*(t.lines for _, t in kept if t is not trace))
+            and contains(longer.graph, trace.graph)
+            for other, longer in kept
+        ):
+            kept.remove(item)
+    return tuple(kept)
 
 
 Weights = list[tuple[tuple[str, ...], tuple[int, ...]]]
