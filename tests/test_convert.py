@@ -392,6 +392,8 @@ FILES = [
     one("init_optional.py", width=32),
     File("init_optional.py", (("width", 32),), late="reset_parameters"),
     File("init_optional.py", (("width", 32),), (("draw", False),), "reset_parameters"),
+    one("init_inherited.py", width=32),
+    File("init_inherited.py", (("width", 32),), late="init_weights"),
     one("other_self.py", width=32),
     one("inherited.py", width=32),
     one("factory.py:build_model", width=32),
@@ -501,7 +503,12 @@ def test_an_attention_that_the_file_does_not_hold_is_refused_by_name(form: str) 
 
 
 @pytest.mark.parametrize(
-    "name, method", [("init_called", "init_weights"), ("init_optional", "reset_parameters")]
+    "name, method",
+    [
+        ("init_called", "init_weights"),
+        ("init_inherited", "init_weights"),
+        ("init_optional", "reset_parameters"),
+    ],
 )
 def test_the_init_is_rescaled_once_however_often_it_is_drawn(name: str, method: str) -> None:
     pair = converted(one(f"{name}.py", width=32))
@@ -517,7 +524,7 @@ def test_the_init_is_rescaled_once_however_often_it_is_drawn(name: str, method: 
         assert abs(float(first[key].std()) / std - 1) < 0.1
 
 
-@pytest.mark.parametrize("name", ["init_called", "init_later"])
+@pytest.mark.parametrize("name", ["init_called", "init_later", "init_inherited"])
 def test_a_model_built_on_meta_is_initialised_in_mup(name: str) -> None:
     pair = converted(File(f"{name}.py", (("width", 32),), late="init_weights"))
     with torch.device("meta"):

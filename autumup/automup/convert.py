@@ -202,10 +202,10 @@ def _once(edits: Iterable[Edit]) -> Iterator[Edit]:
 def _init_functions(source: ModelSource, cls: type, study: Study, plan: Plan) -> list[str]:
     """The methods of the root class at whose end the init factors belong.
 
-    A method that draws the weights anew, and may be called again after the constructor; the
-    constructor itself where it does not call that method.
+    A method that draws the weights anew, its own or inherited, and may be called again after the
+    constructor; the constructor itself where it does not call that method.
     """
-    methods = [m for m in LATE_INITS if m in vars(cls)]
+    methods = [m for m in LATE_INITS if _callable_alone(getattr(cls, m, None))]
     scaled = {p.name for p in plan.parameters if p.init_mult != 1.0}
     if not methods or not scaled:
         return []
@@ -225,7 +225,7 @@ def _init_functions(source: ModelSource, cls: type, study: Study, plan: Plan) ->
 
 def _redraws(study: Study, cls: type, method: str) -> tuple[int, set[str]]:
     """How often the constructor calls a method, and the weights that the method draws."""
-    original, calls = vars(cls)[method], [0]
+    original, own, calls = getattr(cls, method), method in vars(cls), [0]
 
     def counted(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         calls[0] += 1
@@ -237,7 +237,18 @@ def _redraws(study: Study, cls: type, method: str) -> tuple[int, set[str]]:
         during = calls[0] - (1 if shop.built.late_init == method else 0)
     finally:
         setattr(cls, method, original)
+        if not own:
+            delattr(cls, method)
     return during, shop.redrawn_by(method)
+
+
+def _callable_alone(method: object) -> bool:
+    """Whether it is a method that needs no argument but its instance."""
+    if not isinstance(method, FunctionType):
+        return False
+    rest = [*inspect.signature(method).parameters.values()][1:]
+    passed_on = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return all(p.default is not p.empty or p.kind in passed_on for p in rest)
 
 
 # --- the check -----------------------------------------------------------------------------------

@@ -549,6 +549,15 @@ def test_an_inherited_constructor(body: str, expected: list[str]) -> None:
     assert convert(after, "MLP", mlp_facts()) == after
 
 
+def test_an_inherited_init_method() -> None:
+    own = "\n    def __init__(self):\n        super().__init__(3)\n\n    def f(self): pass\n"
+    source = BASE + f"\n    def draw(self): pass\n\n\nclass MLP(Base):{own}"
+    after = convert(source, "MLP", mlp_facts(), init_functions=["MLP.draw"])
+    lines = [line.replace("__init__", "draw") for line in CALLED]
+    made = "".join(f"    {line}\n" for line in lines)
+    assert own.replace("    def f", f"{made}\n    def f") in after
+
+
 def test_a_constructor_that_a_decorator_makes() -> None:
     fields = "\n\n@dataclass\nclass MLP(Base):\n    width: int = 3\n"
     with pytest.raises(RewriteError, match="its decorator may make one"):

@@ -27,7 +27,7 @@ def add_init_call(
     often it is called each draw is rescaled once. A method counts if it can be called without
     arguments, which ``_init_weights(self, module)``, called for each submodule, cannot.
 
-    A class that inherits its constructor gets one that passes everything on.
+    A class that inherits the constructor, or that method, gets one that passes everything on.
 
     Raises:
         RewriteError: if a decorator makes the constructor, or no one place comes after every draw.
@@ -35,11 +35,14 @@ def add_init_call(
     methods = {n.name.value: n for n in root.body.body if isinstance(n, cst.FunctionDef)}
     constructor = methods.get("__init__")
     chosen = _outermost(root, methods, init_functions, file)
+    inherited = _inherited(root, methods, init_functions)
+    if chosen is None and inherited:
+        return module.with_deep_changes(root, body=_with_override(root, inherited, module, file))
     if chosen is not None and constructor is not None:
         _check_last(constructor, chosen.name.value, file)
     function = chosen or constructor or _after_generated(root, methods, file)
     if function is None:
-        return module.with_deep_changes(root, body=_with_constructor(root, module, file))
+        return module.with_deep_changes(root, body=_with_override(root, "__init__", module, file))
     return module.with_deep_changes(function, body=_with_call(function, file).body)
 
 
@@ -102,17 +105,33 @@ def _after_generated(
 _FIELD = m.SimpleStatementLine(body=[m.AnnAssign()])
 
 
-def _with_constructor(root: cst.ClassDef, module: cst.Module, file: str) -> cst.IndentedBlock:
-    """The class's body with a constructor before its first method, after all else.
+def _inherited(
+    root: cst.ClassDef, methods: dict[str, cst.FunctionDef], init_functions: Sequence[str]
+) -> str:
+    """The init method that the class has from a base, or ""."""
+    for qualified in init_functions:
+        owner, _, name = qualified.rpartition(".")
+        if owner == root.name.value and name != "__init__" and name not in methods:
+            return name
+    return ""
 
-    It takes whatever the inherited one takes: the base's signature is not written down twice.
+
+def _with_override(
+    root: cst.ClassDef, name: str, module: cst.Module, file: str
+) -> cst.IndentedBlock:
+    """The class's body with a method of its own that calls the inherited one, then rescales.
+
+    It stands before the first method but the constructor, and takes whatever the inherited one
+    takes: the base's signature is not written down twice.
     """
-    text = "def __init__(self, *args, **kwargs):\n    super().__init__(*args, **kwargs)\n"
+    text = f"def {name}(self, *args, **kwargs):\n    super().{name}(*args, **kwargs)\n"
     made = cst.parse_statement(text, config=module.config_for_parsing)
     made = _with_call(cst.ensure_type(made, cst.FunctionDef), file)
     block = _indented(root.body)
     body = [*block.body]
-    at = next((i for i, n in enumerate(body) if isinstance(n, cst.FunctionDef)), len(body))
+    functions = [i for i, n in enumerate(body) if isinstance(n, cst.FunctionDef)]
+    after = [i + 1 for i in functions if m.matches(body[i], _CONSTRUCTOR)]
+    at = [*after, *functions, len(body)][0]
     blank = cst.EmptyLine(indent=False)
     if m.matches(body[0], _NOTHING):  # `pass` gives way; what was said of it stays
         lines = [*cst.ensure_type(body[0], cst.SimpleStatementLine).leading_lines]
@@ -121,14 +140,16 @@ def _with_constructor(root: cst.ClassDef, module: cst.Module, file: str) -> cst.
         return block.with_changes(
             body=[made.with_changes(leading_lines=[*lines, *said]), *body[1:]]
         )
-    if at < len(body):
-        next_lines = cst.ensure_type(body[at], cst.FunctionDef).leading_lines
-        if not next_lines or next_lines[0].comment:
-            body[at] = body[at].with_changes(leading_lines=[blank, *next_lines])
+    behind = body[at] if at < len(body) else None
+    if isinstance(behind, cst.FunctionDef) and not any(
+        line.comment is None for line in behind.leading_lines[:1]
+    ):
+        body[at] = behind.with_changes(leading_lines=[blank, *behind.leading_lines])
     made = made.with_changes(leading_lines=[blank] if at else [])
     return block.with_changes(body=[*body[:at], made, *body[at:]])
 
 
+_CONSTRUCTOR = m.FunctionDef(m.Name("__init__"))
 _NOTHING = m.SimpleStatementLine(body=[m.Pass() | m.Expr(m.Ellipsis())])
 
 
