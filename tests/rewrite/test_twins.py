@@ -207,6 +207,13 @@ def test_a_file_where_all_ran() -> None:
     assert unrun(method("y = q @ k\nreturn self.head(y) * 2")) == Unrun((), (), ())
 
 
+def test_an_instance_of_another_name() -> None:
+    source = method("if x:\n    return self.head(x)  # unrun\nreturn x")
+    notes = [p.why for p in unrun(source).notes]
+    assert notes == ["calls self.head"]
+    assert [p.why for p in unrun(source.replace("self", "me")).notes] == ["calls me.head"]
+
+
 def test_bases_of_executed_classes_count_and_strangers_do_not() -> None:
     source = HEADER + (
         "class Base(nn.Module):\n    def attend(self, q, k):\n        return q @ k  # unrun\n\n\n"

@@ -16,6 +16,7 @@ import libcst as cst
 
 from automup.plan import Span
 from automup.rewrite.alike import Twin, match_twin
+from automup.rewrite.constructor import self_name
 from automup.rewrite.edit import Source, read
 from automup.rewrite.factor import Edit
 from automup.rewrite.forms import FLEX, SDPA
@@ -162,7 +163,7 @@ class _Search:
     def _drives(self, function: Function) -> bool:
         """Whether a function that never ran calls the whole model: it is around it, not in it."""
         return not function.ran(self.executed) and any(
-            dotted(node.func) == "self"
+            dotted(node.func) in _selves(function)
             for statement in function.statements
             for node in _expressions(statement)
             if isinstance(node, cst.Call)
@@ -186,7 +187,7 @@ class _Search:
         methods = self.outline.methods(function.owner) | _MODULE_METHODS
         for node in _expressions(statement):
             if isinstance(node, cst.Call):
-                attribute = _attribute_of_self(node.func)
+                attribute = _attribute_of(_selves(function), node.func)
                 if attribute and attribute not in methods:
                     return code(node.func)
         return ""
@@ -204,13 +205,18 @@ def _is_matmul(node: cst.CSTNode) -> bool:
     return isinstance(operator, (cst.MatrixMultiply, cst.MatrixMultiplyAssign))
 
 
-def _attribute_of_self(function: cst.BaseExpression) -> str:
+def _selves(function: Function) -> frozenset[str]:
+    """What a method may call its instance; a function inside of it has it from there."""
+    return frozenset({"self", self_name(function.node)})
+
+
+def _attribute_of(selves: frozenset[str], function: cst.BaseExpression) -> str:
     """``heads`` of ``self.heads[0]``, ``transformer`` of ``self.transformer.wte``, else ""."""
     attribute = ""
     while isinstance(function, (cst.Attribute, cst.Subscript)):
         attribute = function.attr.value if isinstance(function, cst.Attribute) else attribute
         function = function.value
-    return attribute if isinstance(function, cst.Name) and function.value == "self" else ""
+    return attribute if isinstance(function, cst.Name) and function.value in selves else ""
 
 
 def _is_product(node: cst.CSTNode) -> bool:
