@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, cached_property
 from typing import Any
@@ -234,9 +234,13 @@ class Study:
         """Analyse the base against a model at other knobs, over all variants."""
         return self._compare(knobs, self.fans)
 
-    def _compare(self, knobs: Knobs, fans: Mapping[str, Fans]) -> Comparison:
+    def _compare(
+        self, knobs: Knobs, fans: Mapping[str, Fans], numbers: Sequence[int] | None = None
+    ) -> Comparison:
+        """The base against a model at other knobs, in all variants or in those of the numbers."""
         with short_lived():
             reached = self.exploration.reached
+            reached = reached if numbers is None else tuple(reached[n] for n in numbers)
             return combine(tuple(self._analysis(knobs, v, trace, fans) for v, trace in reached))
 
     def _analysis(
@@ -333,12 +337,29 @@ class Study:
         head, when the heads grow with the model): every axis must have been seen growing. A knob
         that grows none by itself is a constant of the author's, not a width: no direction.
         """
-        found: list[tuple[Knobs, Comparison]] = [(self.wide, self.compare(self.wide))]
+        joint = self.compare(self.wide)
+        found: list[tuple[Knobs, Comparison]] = [(self.wide, joint)]
+        telling = self._telling(joint)
         for alone in self._one_by_one():
             with contextlib.suppress(AutomupError):
-                comparison = self.compare(alone)
+                comparison = self._compare(alone, self.fans, telling)
                 if any(analysis.grows for analysis in comparison.analyses):
                     found.append((alone, comparison))
+        return tuple(found)
+
+    def _telling(self, joint: Comparison) -> tuple[int, ...]:
+        """The variants that have a place or a weight that none before them has.
+
+        The others are looked at again in the direction of the target itself, by :meth:`at`.
+        """
+        found: list[int] = []
+        seen: set[object] = set()
+        for number, analysis in enumerate(joint.analyses):
+            used = {name for name, weight in analysis.weights.items() if weight.primary}
+            new = used | {c.frames[0].span for c in analysis.corrections if c.frames}
+            if not found or not new <= seen:
+                found.append(number)
+                seen |= new
         return tuple(found)
 
     @cached_property

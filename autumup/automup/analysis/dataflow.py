@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -131,20 +132,42 @@ def align(
 
 
 def contains(large: fx.Graph, small: fx.Graph) -> bool:
-    """Whether one trace does all that another does, in the same order, and more between."""
+    """Whether one trace does all that another does, in the same order, and more between.
+
+    Dropout between the two is no difference: what is read after it stands for what it was.
+    """
     twin: dict[fx.Node, fx.Node] = {}
+    dropped: dict[fx.Node, fx.Node] = {}  # by the node before a dropout
     candidates = iter(large.nodes)
     for node in small.nodes:
         if node.op == "output":
             break
-        found = next((b for b in candidates if b.op != "output" and _same(node, b, twin)), None)
-        if found is None:
+        for other in candidates:
+            if other.op != "output" and _same(node, other, twin):
+                twin[node] = other
+                break
+            source = _before_dropout(other)
+            if source is not None:
+                dropped[source] = other
+                for mine in node.all_input_nodes:
+                    if twin.get(mine) is source:
+                        twin[mine] = other
+        else:
             return False
-        twin[node] = found
-    ends = [{n for n in g.nodes if n.op == "output"}.pop().all_input_nodes for g in (small, large)]
-    return {twin[n] for n in ends[0]} <= set(ends[1])
+    ends = [next(n for n in g.nodes if n.op == "output").all_input_nodes for g in (small, large)]
+    found = {twin[n] for n in ends[0]}
+    return {dropped.get(n, n) for n in found} <= set(ends[1]) or found <= set(ends[1])
 
 
+def _before_dropout(node: fx.Node) -> fx.Node | None:
+    """What goes into a dropout, if the node is what comes out of one."""
+    if node.target is operator.getitem:
+        drop = node.args[0]
+        return drop.args[0] if drop.target in _DROPOUTS and node.args[1] == 0 else None  # type: ignore
+    return node.args[0] if node.target in _DROPOUTS else None  # type: ignore[return-value]
+
+
+_DROPOUTS = {torch.ops.aten.native_dropout.default, torch.ops.aten.dropout.default}
 _RESHAPES = {torch.ops.aten._unsafe_view.default, torch.ops.aten._reshape_alias.default}
 
 

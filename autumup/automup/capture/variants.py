@@ -115,7 +115,8 @@ def absorbed(reached: Sequence[tuple[Variant, Trace]]) -> tuple[tuple[Variant, T
     for item in reached:
         variant, trace = item
         if any(
-            (other.forced, other.training) == (variant.forced, variant.training)
+            other.forced == variant.forced
+            and other.training >= variant.training
             and longer is not trace
             and set(variant.extra) <= set(other.extra)
             and trace.lines <= longer.lines.union(*(t.lines for _, t in kept if t is not trace))
