@@ -32,7 +32,7 @@ from automup.rewrite import (
     function_at,
     overridden_lines,
 )
-from automup.study import Study, study_source
+from automup.study import Knobs, Study, study_source
 
 CHECKABLE = 1 << 24  # parameters; a larger base model is not built for the bit-for-bit check
 
@@ -289,8 +289,35 @@ def _faults(source: ModelSource, study: Study, text: str) -> list[str]:
     left = converted.exponents
     plan = make_plan(converted, converted.wide)
     wrong = [str(s.span) for s in left.spots] + _new_problems(study, left)
-    wrong += [f"init of {p.name}" for p in plan.parameters if p.init_mult != 1.0]
+    wrong += [f"init of {p.name}" for p in plan.parameters if p.init_mult != 1.0 and not p.parts]
+    wrong += _wrong_parts(study, converted)
     return wrong + _differences(before, _run_at_base(converted))
+
+
+def _wrong_parts(study: Study, converted: Study) -> list[str]:
+    """Fused weights whose parts the converted constructor does not draw as planned.
+
+    Their law has no single exponent, so real draws at twice the base are compared.
+    """
+    fused = [p for p in make_plan(study, study.wide).parameters if p.parts]
+    size = sum(p.numel() for p in study.shop(study.wide).built.model.parameters())
+    if not fused or size > CHECKABLE:
+        return []
+    before, after = (_drawn_at(s, study.wide) for s in (study, converted))
+    wrong = []
+    for p in fused:
+        rows = [part.size for part in p.parts]
+        pieces = before[p.name].split(rows, p.fan_out_dims[0])
+        planned = [piece * part.init_mult for piece, part in zip(pieces, p.parts, strict=True)]
+        if not torch.allclose(torch.cat(planned, p.fan_out_dims[0]), after[p.name]):
+            wrong.append(f"init of {p.name}")
+    return wrong
+
+
+def _drawn_at(study: Study, knobs: Knobs) -> dict[str, torch.Tensor]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return {name: p.detach() for name, p in study.drawn(knobs).named_parameters()}
 
 
 def _new_problems(study: Study, left: Comparison) -> list[str]:
