@@ -15,12 +15,12 @@ import torch
 from torch import nn
 
 from automup.compiling import Guard
+from automup.edits import Edit
 from automup.errors import PlanError
 from automup.multihead import scale_logits
 from automup.plan import Parameter, Plan
 from automup.reach import Path
 from automup.recompile import Patch, Scaling, apply_patch, digest_of_file
-from automup.rewrite import Edit
 
 
 @dataclass(frozen=True)

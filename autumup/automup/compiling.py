@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
+from automup.edits import Edit
 from automup.errors import RewriteError, UnresolvedError
-from automup.rewrite import Edit, edit_sites
+from automup.rewrite import edit_sites
 
 AROUND, MARK, GUARD = "_automup_around", "_automup_mark", "_automup_guard"
 _Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda

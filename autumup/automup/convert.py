@@ -20,13 +20,12 @@ from automup.analysis.placement import edit_for, frame_owner, takes_scale
 from automup.capture.load import ModelSource, load_text
 from automup.capture.raised import describe
 from automup.capture.trace import LATE_INITS, Workshop
+from automup.edits import Edit, Multiplier
 from automup.errors import AutomupError, RewriteError, UnresolvedError
 from automup.plan import Plan
 from automup.planning import make_plan
 from automup.refusals import grouped, refusal
 from automup.rewrite import (
-    Edit,
-    Multiplier,
     convert_source,
     find_unrun,
     function_at,

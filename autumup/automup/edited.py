@@ -16,11 +16,12 @@ from automup.analysis.sites import Correction
 from automup.apply import MethodChange
 from automup.capture.source import Frame
 from automup.compiling import Guard, refuse
+from automup.edits import Edit
 from automup.errors import RewriteError
 from automup.plan import Span
 from automup.reach import Path, find_member, find_paths
 from automup.recompile import read_source
-from automup.rewrite import Edit, Unrun, find_unrun, function_at
+from automup.rewrite import Unrun, find_unrun, function_at
 from automup.study import Study
 
 WAYS = 4  # to one function, of which the check after the change finds the right one

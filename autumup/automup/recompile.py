@@ -21,9 +21,9 @@ from torch import nn
 
 from automup import reach
 from automup.compiling import Guard, compile_edited
+from automup.edits import Edit
 from automup.errors import RewriteError
 from automup.reach import Path, Step
-from automup.rewrite import Edit
 
 
 @dataclass(frozen=True)

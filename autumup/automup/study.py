@@ -35,11 +35,11 @@ from automup.capture.raised import describe, place_of
 from automup.capture.trace import Forced, Trace, Variant, WeightFact, Workshop
 from automup.capture.variants import Exploration, absorbed, explore, together
 from automup.capture.widths import scaled
+from automup.edits import Factor
 from automup.errors import AutomupError, CaptureError, InputError, KnobError
 from automup.overrides import Fans, Overrides, settled
 from automup.plan import Unresolved
 from automup.refusals import refusal
-from automup.rewrite import Factor
 
 Knobs = Mapping[str, Any]
 NONE_GIVEN = Overrides()
@@ -256,9 +256,10 @@ class Study:
         self, knobs: Knobs, at_base: Trace, wider: Trace, fans: Mapping[str, Fans]
     ) -> Analysis:
         at = (_said(self.base), _said(knobs))
+        shapes = self._shapes(knobs)
         flow = align(at_base.graph, wider.graph, at=at)
         known = self._weights_of.get(id(at_base))
-        found = analyse(flow, self._shapes(knobs), fans, known).alone()
+        found = analyse(flow, shapes, fans, known).alone()
         self._weights_of.setdefault(id(at_base), found.weights)
         return found
 

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from helpers import HEAD, WIDTH, edit_of, span_of
 
+from automup.edits import Edit, Factor
 from automup.errors import RewriteError
 from automup.plan import Span
-from automup.rewrite import Edit, Factor, edit_sites
+from automup.rewrite import edit_sites
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from helpers import HEAD, WIDTH, edit_of
 
-from automup.rewrite import Edit, Factor, Unrun, edit_sites, find_unrun
+from automup.edits import Edit, Factor
+from automup.rewrite import Unrun, edit_sites, find_unrun
 
 HEADER = "import math\n\nimport torch\nimport torch.nn as nn\nimport torch.nn.functional as F\n\n\n"
 

@@ -15,9 +15,9 @@ from torch import nn
 from automup.analysis.dataflow import Op, Size
 from automup.analysis.sites import Correction
 from automup.capture.source import Frame
+from automup.edits import Edit, Factor
 from automup.errors import RewriteError
 from automup.plan import Span
-from automup.rewrite import Edit, Factor
 
 
 def edit_for(correction: Correction, depth: int, owners: Sequence[nn.Module | None]) -> Edit:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from automup.rewrite.edit import edit_sites
-from automup.rewrite.factor import Edit, Factor, Multiplier
 from automup.rewrite.generate import convert_source
 from automup.rewrite.overridden import overridden_lines
 from automup.rewrite.places import function_at
 from automup.rewrite.twins import Place, Unrun, find_unrun
 
 __all__ = [
-    "Edit",
-    "Factor",
-    "Multiplier",
     "Place",
     "Unrun",
     "convert_source",

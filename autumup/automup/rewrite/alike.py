@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import libcst as cst
 
-from automup.rewrite.factor import Edit
+from automup.edits import Edit
 from automup.rewrite.forms import MATMULS, is_attention, repeatable
 from automup.rewrite.imports import Imports
 from automup.rewrite.scalars import is_scalar

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from automup.rewrite.factor import Multiplier
+from automup.edits import Multiplier
 from automup.rewrite.table import Row, table_code
 
 NAMES = (

@@ -13,9 +13,9 @@ from functools import lru_cache
 import libcst as cst
 from libcst.metadata import CodeRange, MetadataWrapper, ParentNodeProvider, PositionProvider
 
+from automup.edits import Edit, Factor
 from automup.errors import RewriteError
 from automup.plan import Span
-from automup.rewrite.factor import Edit, Factor
 from automup.rewrite.forms import FORMS, Context, Node, whole
 from automup.rewrite.imports import ensure_import, read_imports
 from automup.rewrite.syntax import holds_product, is_target, parenthesised

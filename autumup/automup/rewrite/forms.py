@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import libcst as cst
 
+from automup.edits import Edit
 from automup.rewrite.arguments import add_keyword
-from automup.rewrite.factor import Edit
 from automup.rewrite.imports import Imports
 from automup.rewrite.scalars import is_scalar
 from automup.rewrite.syntax import (

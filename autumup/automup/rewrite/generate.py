@@ -9,12 +9,12 @@ from typing import Any
 import libcst as cst
 from libcst import matchers as m
 
+from automup.edits import Edit, Multiplier
 from automup.errors import RewriteError
 from automup.plan import Parameter
 from automup.rewrite.block import NAMES, block_code
 from automup.rewrite.constructor import add_init_call
 from automup.rewrite.edit import byte_order_mark, edit_sites, parse
-from automup.rewrite.factor import Edit, Multiplier
 from automup.rewrite.imports import Imports, ensure_import, read_imports
 from automup.rewrite.optimizers import rewire
 from automup.rewrite.table import needs_init, table

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import libcst as cst
 
+from automup.edits import Edit
 from automup.plan import Span
 from automup.rewrite.alike import Twin, match_twin
 from automup.rewrite.constructor import self_name
 from automup.rewrite.edit import Source, read
-from automup.rewrite.factor import Edit
 from automup.rewrite.forms import FLEX, SDPA
 from automup.rewrite.imports import Imports, read_imports
 from automup.rewrite.statements import Function, Outline, Statement, outline
