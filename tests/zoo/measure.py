@@ -146,7 +146,11 @@ def _with_slopes(entry: Entry, mu: Mup, row: Row) -> Row:
         row = replace(row, faults=(*row.faults, note))
     inside = movement.module_slopes(times, runs)
     out = {n: s for n, s in inside.items() if not _near(s, MODULE_BAND)}
-    free = [n for n in out if movement.is_free(mu(**entry.knobs(2)), n, job)]
+    free = [
+        n
+        for n in out
+        if n in _multiplied_later(large) or movement.is_free(mu(**entry.knobs(2)), n, job)
+    ]
     inside, out = ({n: s for n, s in d.items() if n not in free} for d in (inside, out))
     sp = movement.output_slope(times, _runs(entry, None, job, times))
     counts = (len(inside) - len(out), len(inside))
@@ -154,6 +158,14 @@ def _with_slopes(entry: Entry, mu: Mup, row: Row) -> Row:
     if not _inside(up.value, OUTPUT_BAND):
         faults.append(f"In μP the output moves as width^{up}.")
     return _faulty(replace(row, sp=sp, mup=up, exponents=counts), *faults)
+
+
+def _multiplied_later(plan: automup.Plan) -> set[str]:
+    """The modules of shared weights: their multiplier may stand at a constant behind them."""
+    names = [
+        n for site in plan.sites if site.parameter for n in plan.parameter(site.parameter).names
+    ]
+    return {name.rpartition(".")[0] for name in names}
 
 
 def _runs(
