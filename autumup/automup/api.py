@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
@@ -14,7 +15,7 @@ from torch import nn
 from automup import optim
 from automup.apply import multiply, rescale_init
 from automup.capture.given_inputs import as_maker
-from automup.errors import KnobError, PlanError
+from automup.errors import KnobError, PlanError, RewriteError, UnresolvedError
 from automup.overrides import Fans, Overrides
 from automup.plan import Plan, Unresolved
 from automup.planning import make_plan
@@ -97,6 +98,22 @@ class Mup:
         self._realisation: Realisation = self._checked()
 
     def _checked(self) -> Realisation:
+        """The realisation; without flipped settings where only those cannot be resolved.
+
+        The code that they alone reach then counts as code that no trace ran.
+        """
+        try:
+            return self._realised()
+        except (UnresolvedError, RewriteError):
+            if not self._study.flips:
+                raise
+            flipped, self._study = self._study, self._study.as_set()
+            with contextlib.suppress(UnresolvedError, RewriteError):
+                return self._realised()
+            self._study = flipped
+            raise
+
+    def _realised(self) -> Realisation:
         if self.unresolved and self._strict:
             names = [w.name for w in self._study.shop(self.base).built.weights]
             raise refusal(self.unresolved, names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import cache, cached_property
 from typing import Any
@@ -112,6 +113,22 @@ class Study:
         self.inputs = inputs or synthesise(self.shop(self.base), self.shop(self.wide))
 
     # --- models and traces --------------------------------------------------------------------
+
+    def as_set(self) -> Study:
+        """The same study without the variants that flip the author's settings."""
+        plain = copy(self)
+        for name, value in vars(type(self)).items():
+            if isinstance(value, cached_property):
+                plain.__dict__.pop(name, None)
+        plain._analysed, plain._targets = {}, {}
+        reached = tuple((v, t) for v, t in self.exploration.reached if not v.forced)
+        plain.__dict__["exploration"] = Exploration(reached)
+        return plain
+
+    @property
+    def flips(self) -> bool:
+        """Whether any variant has other settings than the author's."""
+        return any(variant.forced for variant in self.exploration.variants)
 
     def scaled_knobs(self, factor: int) -> dict[str, Any]:
         """All knobs times a factor."""
