@@ -254,9 +254,10 @@ def _same_at_base(study: Study, after: Comparison) -> bool:
 
 
 def _numbers(nodes: Iterable[fx.Node]) -> set[float]:
-    """The constants that a graph computes with."""
+    """The single constants that a graph computes with; tables may hold what numpy drew."""
     args = {x for n in nodes for x in (*n.args, *n.kwargs.values()) if type(x) is float}
-    return args | {fact.value for n in nodes if (fact := n.meta.get("fact")) and fact.value}
+    facts = [n.meta["fact"] for n in nodes if "fact" in n.meta]
+    return args | {f.value for f in facts if f.value and all(size == 1 for size in f.shape)}
 
 
 def _mended(study: Study, spot: Spot, form: Form) -> frozenset[tuple[Span, float]]:
