@@ -15,7 +15,7 @@ from automup.capture.meta import without_weights
 
 def made(build: object) -> Tensor:
     recorder = InitRecorder()
-    with without_weights(recorder.on_meta_init), recorder:
+    with without_weights(recorder.on_meta_init) as mode, mode.watched_by(recorder.watch):
         parameter = nn.Parameter(build())  # type: ignore[operator]
     assert parameter.is_meta
     return torch.tensor([recorder.law(parameter).mean, recorder.law(parameter).std])

@@ -129,20 +129,28 @@ def _with_slopes(entry: Entry, mu: Mup, row: Row) -> Row:
     """Train at several widths, SP and muP.
 
     What the theory says of is the limit. A reading below the band is taken again over the widths
-    from 4 times the base on: what dies out with width is flatter there, a wrong exponent is not.
-    One above the band is not: what grows too fast saturates, and would be flatter, too.
+    from 4 times the base on, or after twice the steps where those are too large: what dies out
+    with width or with the first steps is flatter there, a wrong exponent is not. One above the
+    band is not: what grows too fast saturates, and would be flatter, too.
     """
     torch.manual_seed(0)
     job = movement.task(entry.at, entry.inputs(), entry.output)
     large = mu.plan(**entry.knobs(2))
+    steps = movement.STEPS
     times = FIRST if _size(row, large, FIRST[-1]) < LARGE else FIRST[:-1]
-    runs = _runs(entry, mu, job, times)
+    runs = _runs(entry, mu, job, times, steps)
     up = movement.output_slope(times, runs)
     if up.value < OUTPUT_BAND[0] and _size(row, large, WIDER[-1]) < LARGE:
         before, times = f"{up} over ×{times[0]} to ×{times[-1]}", WIDER
-        runs = _runs(entry, mu, job, times)
+        runs = _runs(entry, mu, job, times, steps)
         up = movement.output_slope(times, runs)
         note = f"Its μP slope is {before}, and {up} over ×{times[0]} to ×{times[-1]}."
+        row = replace(row, faults=(*row.faults, note))
+    elif up.value < OUTPUT_BAND[0]:
+        before, steps = f"{up} after {steps} steps", 2 * steps
+        runs = _runs(entry, mu, job, times, steps)
+        up = movement.output_slope(times, runs)
+        note = f"Its μP slope is {before}, and {up} after {steps}."
         row = replace(row, faults=(*row.faults, note))
     inside = movement.module_slopes(times, runs)
     out = {n: s for n, s in inside.items() if not _near(s, MODULE_BAND)}
@@ -152,7 +160,7 @@ def _with_slopes(entry: Entry, mu: Mup, row: Row) -> Row:
         if n in _multiplied_later(large) or movement.is_free(mu(**entry.knobs(2)), n, job)
     ]
     inside, out = ({n: s for n, s in d.items() if n not in free} for d in (inside, out))
-    sp = movement.output_slope(times, _runs(entry, None, job, times))
+    sp = movement.output_slope(times, _runs(entry, None, job, times, steps))
     counts = (len(inside) - len(out), len(inside))
     faults = [f"What {name} returns moves as width^{s}." for name, s in out.items()]
     if not _inside(up.value, OUTPUT_BAND):
@@ -169,17 +177,20 @@ def _multiplied_later(plan: automup.Plan) -> set[str]:
 
 
 def _runs(
-    entry: Entry, mu: Mup | None, job: movement.Task, times: tuple[int, ...]
+    entry: Entry, mu: Mup | None, job: movement.Task, times: tuple[int, ...], steps: int
 ) -> list[list[movement.Moved]]:
     """What moved, by seed and width; in SP without ``mu``."""
-    return [[_moved(entry, mu, job, k, seed) for k in times] for seed in range(movement.SEEDS)]
+    seeds = range(movement.SEEDS)
+    return [[_moved(entry, mu, job, k, seed, steps) for k in times] for seed in seeds]
 
 
-def _moved(entry: Entry, mu: Mup | None, job: movement.Task, k: int, seed: int) -> movement.Moved:
+def _moved(
+    entry: Entry, mu: Mup | None, job: movement.Task, k: int, seed: int, steps: int
+) -> movement.Moved:
     torch.manual_seed(seed)
     model = mu(**entry.knobs(k)) if mu else entry.at(k)
     make = mu.optimizer if mu else _adam
-    return movement.train(model, lambda m: make(m, torch.optim.Adam, lr=movement.LR), job)
+    return movement.train(model, lambda m: make(m, torch.optim.Adam, lr=movement.LR), job, steps)
 
 
 def _adam(model: nn.Module, cls: Any, lr: float) -> torch.optim.Optimizer:
