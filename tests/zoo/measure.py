@@ -132,6 +132,10 @@ def _with_slopes(entry: Entry, mu: Mup, row: Row) -> Row:
     from 4 times the base on, or after twice the steps where those are too large: what dies out
     with width or with the first steps is flatter there, a wrong exponent is not. One above the
     band is not: what grows too fast saturates, and would be flatter, too.
+
+    A module that moves less in wider models is a note and no fault: attention logits fall as
+    width^-1/2 at first, and the probabilities of a softmax over width fall as 1/width for good.
+    Too small a rate of its weights shows in the roles and in the output.
     """
     torch.manual_seed(0)
     job = movement.task(entry.at, entry.inputs(), entry.output)
@@ -162,7 +166,13 @@ def _with_slopes(entry: Entry, mu: Mup, row: Row) -> Row:
     inside, out = ({n: s for n, s in d.items() if n not in free} for d in (inside, out))
     sp = movement.output_slope(times, _runs(entry, None, job, times, steps))
     counts = (len(inside) - len(out), len(inside))
-    faults = [f"What {name} returns moves as width^{s}." for name, s in out.items()]
+    said = {n: f"What {n} returns moves as width^{s}." for n, s in out.items()}
+    faults = [text for n, text in said.items() if out[n].value > 0]
+    notes = [text for n, text in said.items() if out[n].value < 0]
+    row = replace(row, faults=(*row.faults, *notes))
+    if math.isnan(sp.value):
+        reason = "its movement is not finite in SP either: weights that nobody initialises"
+        return replace(row, outcome=FAILED, refusal=reason)
     if not _inside(up.value, OUTPUT_BAND):
         faults.append(f"In μP the output moves as width^{up}.")
     return _faulty(replace(row, sp=sp, mup=up, exponents=counts), *faults)
