@@ -20,8 +20,7 @@ from automup.capture.reads import DISPATCHED_READS, Guess, ReadGuard
 from automup.capture.results import Results
 from automup.capture.source import user_frames
 from automup.capture.tensors import (
-    largest,
-    root_mean_square,
+    magnitudes,
     tensors_in,
     tensors_read,
     traits_of,
@@ -81,15 +80,10 @@ class MetaMode(Ground):
         """The tensor is a weight: its value at the start says nothing of what it will be."""
         self._shadows.pop(id(self.to_meta(tensor)), None)
 
-    def size_of(self, tensor: torch.Tensor) -> float | None:
-        """The root mean square of a known tensor's entries, None of an unknown one's."""
+    def sizes_of(self, tensor: torch.Tensor) -> tuple[float | None, float | None]:
+        """Root mean square and largest of a known tensor's entries, None of an unknown one's."""
         real = self.shadow(tensor)
-        return None if real is None else root_mean_square(real)
-
-    def peak_of(self, tensor: torch.Tensor) -> float | None:
-        """The largest entry of a known tensor, None of an unknown one's."""
-        real = self.shadow(tensor)
-        return None if real is None else largest(real)
+        return (None, None) if real is None else magnitudes(real)
 
     def guess(self, what: str, answer: Any, *, grave: bool = False) -> Any:
         """Answer a read of an unknown value, on the record."""

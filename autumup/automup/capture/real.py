@@ -19,8 +19,7 @@ from automup.capture.ground import Ground
 from automup.capture.reads import Guess
 from automup.capture.source import user_frames
 from automup.capture.tensors import (
-    largest,
-    root_mean_square,
+    magnitudes,
     storage_of,
     tensors_in,
     tensors_read,
@@ -56,13 +55,9 @@ class RealMode(Ground):
         """The tensor, or None if a weight or a random draw had a part in it."""
         return None if storage_of(tensor) in self._unknown else tensor
 
-    def size_of(self, tensor: torch.Tensor) -> float | None:
-        """The root mean square of a known tensor's entries, None of an unknown one's."""
-        return None if self.shadow(tensor) is None else root_mean_square(tensor)
-
-    def peak_of(self, tensor: torch.Tensor) -> float | None:
-        """The largest entry of a known tensor, None of an unknown one's."""
-        return None if self.shadow(tensor) is None else largest(tensor)
+    def sizes_of(self, tensor: torch.Tensor) -> tuple[float | None, float | None]:
+        """Root mean square and largest of a known tensor's entries, None of an unknown one's."""
+        return (None, None) if self.shadow(tensor) is None else magnitudes(tensor)
 
     def execute(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         traits, tensors = traits_of(func), tensors_in((args, kwargs))

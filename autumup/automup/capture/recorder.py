@@ -238,12 +238,13 @@ class GraphRecorder:
     def _fact(self, tensor: torch.Tensor, known: bool | None = None, **place: Any) -> Fact:
         if known is None:
             known = self._ground.shadow(tensor) is not None
+        value, peak = self._ground.sizes_of(tensor) if known else (None, None)
         return Fact(
             tuple(tensor.shape),
             tensor.dtype.is_floating_point or tensor.dtype.is_complex,
             known=known,
-            value=self._ground.size_of(tensor) if known else None,
-            peak=self._ground.peak_of(tensor) if known and tensor.numel() > 1 else None,
+            value=value,
+            peak=peak,
             **place,
         )
 

@@ -9,20 +9,18 @@ from typing import Any
 import torch
 
 
-def root_mean_square(real: torch.Tensor) -> float | None:
-    """The root mean square of a tensor's entries that count; None where there are none to see."""
+def magnitudes(real: torch.Tensor) -> tuple[float | None, float | None]:
+    """The root mean square of a tensor's entries that count, and of several the largest.
+
+    None where there are none to see.
+    """
     with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction():
         sizes = _sizes(real)
         if sizes is None or real.numel() == 1:
-            return None if sizes is None else float(sizes)
-        return float(sizes.square().mean().sqrt()) if sizes.numel() else 0.0
-
-
-def largest(real: torch.Tensor) -> float | None:
-    """The largest of a tensor's entries that count; None where there are none to see."""
-    with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction():
-        sizes = _sizes(real)
-        return None if sizes is None else float(sizes.max()) if sizes.numel() else 0.0
+            return (None if sizes is None else float(sizes)), None
+        if not sizes.numel():
+            return 0.0, 0.0
+        return float(sizes.square().mean().sqrt()), float(sizes.max())
 
 
 def _sizes(real: torch.Tensor) -> torch.Tensor | None:

@@ -11,7 +11,7 @@ from torch import fx
 
 from automup.analysis.dataflow import Op, Size, log_ratio, product
 from automup.analysis.flow import Flow, State, multiplied, ratio_log, scaled
-from automup.analysis.ops.products import bilinear_statistic, weight_times_weight
+from automup.analysis.ops.products import Operand, bilinear_statistic, weight_times_weight
 from automup.analysis.ops.registry import picks_by_value, rule, widest
 from automup.analysis.views import Axis, mapped, repeated
 
@@ -71,10 +71,6 @@ def _summed(op: Op, left: State, right: State, summed: Size) -> State:
     if weight.origins:  # not the weight's own log: a constant of the author's on its way
         return multiplied(reader, replace(weight, log=surplus, views=()))
     return scaled(reader, op.base, surplus, "tied", summed if log_ratio(summed) else widest(op))
-
-
-Operand = tuple[Any, Sequence[int]]
-"""A value with the dimensions of it that a contraction sums over."""
 
 
 def _token(flow: Flow, a: Operand, b: Operand, summed: Size) -> Any:

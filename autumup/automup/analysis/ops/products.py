@@ -12,6 +12,7 @@ from automup.analysis.ops.statistics import is_entries, is_statistic, statistic
 from automup.analysis.views import Axis, View, repeated
 
 Operand = tuple[Any, Sequence[int]]
+"""A value with the dimensions of it that a contraction sums over."""
 
 
 def weight_times_weight(flow: Flow, op: Op, a: Operand, b: Operand, how: str) -> State:
