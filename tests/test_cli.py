@@ -371,7 +371,7 @@ def test_an_interrupt_is_no_traceback(run: Run, monkeypatch: pytest.MonkeyPatch)
     def interrupted(spec: str) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_load", interrupted)
+    monkeypatch.setattr("automup.capture.load.load_model", interrupted)
     result = run("explain", "net.py")
     assert (result.status, result.out) == (130, "") and "Traceback" not in result.err
 

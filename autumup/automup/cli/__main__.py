@@ -1,0 +1,5 @@
+"""``python -m automup.cli``."""
+
+from automup.cli import main
+
+main()

@@ -1,0 +1,71 @@
+"""``automup convert``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from automup.cli.models import check_folder, load, open_model, running_model, said
+from automup.cli.options import Base, Input, Model, Override, Strict, Width
+from automup.errors import UsageError
+
+if TYPE_CHECKING:
+    from automup.capture.load import ModelSource
+
+
+def convert(
+    model: Model,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Where to write the file.")
+    ] = None,
+    base: Base = None,
+    width: Width = "",
+    input: Input = None,
+    override: Override = None,
+    diff: Annotated[bool, typer.Option("--diff", help="Print the changes, write nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+    strict: Strict = True,
+) -> None:
+    """Write the model as a new, readable source file in μP. Importing MODEL runs its code."""
+    from automup.plan import write_atomically
+
+    if out is None and not diff:
+        raise UsageError("Nowhere to write.", fix="Pass --out FILE, or --diff to see the changes.")
+    source = load(model)
+    if out is not None and not diff:
+        _check_output(out, source, force)
+    from automup.convert import convert as convert_file
+
+    with running_model():
+        study = open_model(source, base, width, input, override)
+        conversion = convert_file(source, study, strict=strict)
+    for note in conversion.notes:
+        typer.echo(f"note: {note}", err=True)
+    if diff:
+        typer.echo(_diff(source, conversion.text, out), nl=False)
+    elif out is not None:
+        write_atomically(out, conversion.text)
+        typer.echo(f"{out}: {source.name} in μP; base {said(study.base)}", err=True)
+
+
+def _check_output(out: Path, source: ModelSource, force: bool) -> None:
+    if out.resolve() == Path(source.file).resolve():
+        raise UsageError("The output is the input.", where=str(out), fix="Choose another --out.")
+    check_folder(out)
+    if out.exists() and not force:
+        raise UsageError("The output exists.", where=str(out), fix="Pass --force to overwrite it.")
+
+
+def _diff(source: ModelSource, text: str, out: Path | None) -> str:
+    import difflib
+
+    name = Path(source.file).name
+    lines = difflib.unified_diff(
+        source.text.splitlines(keepends=True),
+        text.splitlines(keepends=True),
+        name,
+        str(out or f"mu_{name}"),
+    )
+    return "".join(lines)

@@ -1,0 +1,98 @@
+"""From what is on the command line to a model under study."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from automup.errors import CaptureError, UsageError
+
+if TYPE_CHECKING:
+    from automup.capture.load import ModelSource
+    from automup.study import Study
+
+
+def load(spec: str) -> ModelSource:
+    from automup.capture.load import load_model
+
+    return load_model(spec)
+
+
+def open_model(
+    source: ModelSource,
+    base: list[str] | None,
+    width: str,
+    inputs: list[str] | None,
+    override: list[str] | None,
+) -> Study:
+    """The study that the common options ask for; knobs are discovered where none are named."""
+    from automup.capture.given_inputs import parse_inputs
+    from automup.capture.knobs import discover
+    from automup.capture.values import parse_assignments
+    from automup.overrides import Overrides
+    from automup.study import converted_knobs, study_source
+
+    maker = parse_inputs(inputs) if inputs else None
+    overrides = Overrides.parse(override or [])
+    recorded, given = converted_knobs(source), parse_assignments(base or [])
+    names = [n.strip() for n in width.split(",") if n.strip()]
+    if recorded:
+        _check_recorded(recorded, given, names)
+    given, names = {**recorded, **given}, names or list(recorded)
+    if not names:
+        found = discover(source, given, maker)
+        names, given = list(found.width), {**found.values, **given}
+    values = source.base_values(names, given)
+    for name in names:
+        if isinstance(values[name], int | float) and values[name] <= 0:
+            raise UsageError(
+                f"A width cannot be {name}={values[name]}.", fix=f"Pass --base {name}=256, or so."
+            )
+    fixed = {name: value for name, value in values.items() if name not in names}
+    return study_source(source, {name: values[name] for name in names}, fixed, maker, overrides)
+
+
+def _check_recorded(
+    recorded: Mapping[str, Any], given: Mapping[str, Any], names: Sequence[str]
+) -> None:
+    """A converted file has its base and its knobs in it, and they cannot be changed from here."""
+    other = [n for n, value in recorded.items() if given.get(n, value) != value]
+    if other or (names and set(names) != set(recorded)):
+        raise UsageError(
+            f"The file was converted with base {said(recorded)}, which is in its code.",
+            fix="Convert the original file again, with the base and the knobs that you want.",
+        )
+
+
+@contextlib.contextmanager
+def running_model() -> Iterator[None]:
+    """The model's code runs: what it prints is not the output, and it may not end the program."""
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except SystemExit as error:
+        from automup.capture.raised import place_of
+
+        raise CaptureError(
+            f"The model calls sys.exit({error.code!r}) when it is built or run.",
+            where=place_of(error),
+            fix="Raise an exception there instead.",
+        ) from error
+
+
+def said(values: Any) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items())
+
+
+def check_folder(file: Path) -> None:
+    if file.is_dir():
+        raise UsageError(f"{file} is a folder.", fix="Name a file in it.")
+    if not file.parent.is_dir():
+        raise UsageError(
+            "Cannot write there: no such folder.",
+            where=str(file.parent),
+            fix="Make it, or write somewhere else.",
+        )
