@@ -133,6 +133,22 @@ def load_text(text: str, filename: str) -> ModuleType:
     return _execute(text, Path(filename).resolve(), fresh=False)
 
 
+def load_beside(filename: str) -> ModuleType:
+    """Run a further Python file beside a model's, which stays loaded: its folder can be imported.
+
+    Raises:
+        ModelLoadError: the file cannot be read, or raised while it ran.
+    """
+    path = Path(filename)
+    text = _read(path)
+    module = ModuleType(f"_beside_{path.stem}")
+    module.__file__ = str(path.resolve())
+    sys.modules[module.__name__] = module  # dataclasses look their module up there
+    with _importing(str(path.resolve().parent), filename):
+        exec(compile(text, module.__file__, "exec", dont_inherit=True), vars(module))
+    return module
+
+
 def _read(path: Path) -> str:
     fix = "Pass a Python file, such as model.py or model.py:ClassName."
     if path.is_dir():
