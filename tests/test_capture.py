@@ -21,6 +21,7 @@ import cases
 from automup.analysis.comparison import Comparison
 from automup.capture.given_inputs import as_maker
 from automup.capture.trace import Inputs, Trace, Variant, WeightFact, Workshop
+from automup.models import Models
 from automup.study import Study
 from cases import Case
 from models_small import load
@@ -220,7 +221,7 @@ def test_meta_and_real_tensors_say_the_same_of_libraries(name: str) -> None:
 
 def _same(build: Any, base: int, inputs: Any) -> None:
     meta, real = (
-        Study(build, {"width": base}, as_maker(inputs), real=real) for real in (False, True)
+        Study(Models(build, {"width": base}, as_maker(inputs), real=real)) for real in (False, True)
     )
     assert said(meta) == said(real)
 

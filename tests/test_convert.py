@@ -97,14 +97,14 @@ class Pair:
 
     def build(self, which: str, knobs: dict[str, int]) -> nn.Module:
         torch.manual_seed(1)
-        model = (self.study if which == "author" else self.again).build(knobs)
+        model = (self.study if which == "author" else self.again).models.build(knobs)
         if self.file.late:
             torch.manual_seed(1)
             getattr(model, self.file.late)()
         return model
 
     def outputs(self, model: nn.Module) -> list[torch.Tensor]:
-        inputs = self.study.inputs(model)
+        inputs = self.study.models.inputs(model)
         found = tree_leaves(model(*inputs.args, **inputs.kwargs))
         return [x for x in found if isinstance(x, torch.Tensor)]
 
@@ -126,7 +126,7 @@ def converted(file: File) -> Pair:
     out = path.with_name(f"mu_{abs(hash(file))}_{path.name}")
     out.write_text(conversion.text, encoding="utf-8", newline="")
     made = load_model(f"{out}{colon}{function}")
-    again = study_source(made, dict(file.base), dict(file.fixed), study.inputs)
+    again = study_source(made, dict(file.base), dict(file.fixed), study.models.inputs)
     return Pair(file, source, study, made, again, conversion.notes)
 
 
@@ -191,7 +191,7 @@ def assert_bit_identical_at_base(pair: Pair) -> None:
 def assert_parametrize_agrees(pair: Pair, reference: Pair | None = None) -> None:
     """With parametrize of the author's file, or of another file that holds the same model."""
     reference = reference or pair
-    mu = Mup(reference.study, reference.study.build, strict=True)
+    mu = Mup(reference.study, reference.study.models.build, strict=True)
     theirs = mu.apply(reference.build("author", pair.file.wide))
     ours = pair.build("convert", pair.file.wide)
     assert_same(theirs, ours, rtol=1e-6, atol=0.0)
@@ -351,7 +351,9 @@ def test_every_branch_gives_the_same_mup_logits(file: File) -> None:
     model = pair.build("convert", file.wide)
     tokens, targets = cases.TOKENS, cases.TARGETS
     ones = torch.ones(64, 64).tril().view(1, 1, 64, 64)
-    theirs = Mup(pair.study, pair.study.build, strict=True).apply(pair.build("author", file.wide))
+    theirs = Mup(pair.study, pair.study.models.build, strict=True).apply(
+        pair.build("author", file.wide)
+    )
     with torch.no_grad():
         logits = theirs(tokens, targets)[0]
         for flash in (True, False):

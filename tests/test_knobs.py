@@ -15,7 +15,7 @@ from automup.capture.load import load_model
 from automup.capture.trace import Inputs
 from automup.capture.widths import scaled
 from automup.errors import KnobError
-from automup.study import Study
+from automup.models import Models
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -151,8 +151,8 @@ def test_the_verifying_width_is_the_next_legal_one(refused: tuple[int, ...], mul
             raise ValueError("this width is not to be had")
         return nn.Linear(3, values["d"])
 
-    study = Study(build, {"d": 8}, lambda model: Inputs((torch.ones(2, 3),)))
-    assert study.third == {"d": 8 * multiple}
+    models = Models(build, {"d": 8}, lambda model: Inputs((torch.ones(2, 3),)))
+    assert models.third == {"d": 8 * multiple}
 
 
 def test_no_verifying_width() -> None:
@@ -161,9 +161,9 @@ def test_no_verifying_width() -> None:
             raise ValueError("too wide")
         return nn.Linear(3, values["d"])
 
-    study = Study(build, {"d": 8}, lambda model: Inputs((torch.ones(2, 3),)))
+    models = Models(build, {"d": 8}, lambda model: Inputs((torch.ones(2, 3),)))
     with pytest.raises(KnobError, match=r"d=64: ValueError: too wide.*test_knobs.py:"):
-        _ = study.third
+        _ = models.third
 
 
 def test_nothing_is_allocated(file: Path) -> None:

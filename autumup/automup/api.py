@@ -115,7 +115,7 @@ class Mup:
 
     def _realised(self) -> Realisation:
         if self.unresolved and self._strict:
-            names = [w.name for w in self._study.shop(self.base).built.weights]
+            names = [w.name for w in self._study.models.shop(self.base).built.weights]
             raise refusal(self.unresolved, names)
         if self.unresolved:
             warnings.warn(f"Left alone: {described(self.unresolved)}.", stacklevel=4)
@@ -156,7 +156,7 @@ class Mup:
 
     def _check_shapes(self, model: nn.Module, target: dict[str, Any]) -> None:
         shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-        for weight in self._study.shop(target).built.weights:
+        for weight in self._study.models.shop(target).built.weights:
             shape = shapes.pop(weight.name, None)
             if shape != weight.shape:
                 raise PlanError(
@@ -232,15 +232,14 @@ class Mup:
 
     def _knobs_of(self, model: nn.Module) -> dict[str, Any]:
         """The knobs' values that a model was built with, as far as its shapes tell."""
-        study = self._study
+        models = self._study.models
         shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
         found = dict(self.base)
-        for base, wide in zip(
-            study.shop(study.base).built.weights, study.shop(study.wide).built.weights, strict=True
-        ):
+        narrow, wider = (models.shop(k).built.weights for k in (models.base, models.wide))
+        for base, wide in zip(narrow, wider, strict=True):
             actual = shapes.get(base.name, base.shape)
             for size, doubled, now in zip(base.shape, wide.shape, actual, strict=False):
                 for name, value in self.base.items():
-                    if (size, doubled) == (value, study.wide[name]):
+                    if (size, doubled) == (value, models.wide[name]):
                         found[name] = now
         return found

@@ -22,6 +22,7 @@ from automup.capture.raised import describe
 from automup.capture.trace import LATE_INITS, Workshop
 from automup.edits import Edit, Multiplier
 from automup.errors import AutomupError, RewriteError, UnresolvedError
+from automup.models import Knobs
 from automup.plan import Plan
 from automup.planning import make_plan
 from automup.refusals import grouped, refusal
@@ -31,7 +32,7 @@ from automup.rewrite import (
     function_at,
     overridden_lines,
 )
-from automup.study import Knobs, Study, study_source
+from automup.study import Study, study_source
 
 CHECKABLE = 1 << 24  # parameters; a larger base model is not built for the bit-for-bit check
 
@@ -67,7 +68,7 @@ def convert(source: ModelSource, study: Study, *, strict: bool = True) -> Conver
     lines = frozenset(n for file, n in study.exploration.lines if file == source.file)
     unrun = find_unrun(source.text, lines, edits)
     root = _root_class(source, study)
-    held = {type(m) for m in study.shop(study.base).built.model.modules()}
+    held = {type(m) for m in study.models.at_base.modules()}
     elsewhere = _kernel_lines(source)
     elsewhere |= overridden_lines(source.text, vars(source.module), root, held)
     suspicious = [p for p in unrun.suspicious if p.line not in elsewhere]
@@ -103,7 +104,7 @@ def _root_class(source: ModelSource, study: Study) -> type:
     """
     if isinstance(source.cls, type):
         return source.cls
-    cls: type = type(study.shop(study.base).built.model)
+    cls: type = type(study.models.at_base)
     home = cls.__module__
     named = vars(source.module).get(cls.__name__)
     if named is cls and home == source.module.__name__:
@@ -155,13 +156,13 @@ def _multipliers(
 def refuse_unresolved(study: Study) -> None:
     """Raise what the analysis could not resolve."""
     if study.exponents.unresolved:
-        names = [w.name for w in study.shop(study.base).built.weights]
+        names = [w.name for w in study.models.shop(study.base).built.weights]
         raise refusal(study.exponents.unresolved, names, command_line=True)
 
 
 def _edits(source: ModelSource, study: Study, spot: Spot) -> Iterator[Edit]:
     """The edit at a spot; all its modules must agree on it."""
-    model = study.shop(study.base).built.model
+    model = study.models.at_base
     edits: dict[Edit, str] = {}
     for correction in spot.corrections:
         fact = correction.node.meta["fact"]
@@ -232,7 +233,7 @@ def _redraws(study: Study, cls: type, method: str) -> tuple[int, set[str]]:
 
     setattr(cls, method, counted)
     try:
-        shop = Workshop(lambda: study.build(study.base))
+        shop = Workshop(lambda: study.models.build(study.base))
         during = calls[0] - (1 if shop.built.late_init == method else 0)
     finally:
         setattr(cls, method, original)
@@ -284,7 +285,9 @@ def _faults(source: ModelSource, study: Study, text: str) -> list[str]:
     before = _run_at_base(study)  # loading the text defines the file's own operations anew
     module = load_text(text, source.file)
     made = ModelSource(getattr(module, source.name), module, source.file, source.name, text)
-    converted = study_source(made, study.base, study.fixed, study.inputs, study.overrides)
+    converted = study_source(
+        made, study.base, study.models.fixed, study.models.inputs, study.overrides
+    )
     left = converted.exponents
     plan = make_plan(converted, converted.wide)
     wrong = [str(s.span) for s in left.spots] + _new_problems(study, left)
@@ -299,7 +302,7 @@ def _wrong_parts(study: Study, converted: Study) -> list[str]:
     Their law has no single exponent, so real draws at twice the base are compared.
     """
     fused = [p for p in make_plan(study, study.wide).parameters if p.parts]
-    size = sum(p.numel() for p in study.shop(study.wide).built.model.parameters())
+    size = sum(p.numel() for p in study.models.shop(study.wide).built.model.parameters())
     if not fused or size > CHECKABLE:
         return []
     before, after = (_drawn_at(s, study.wide) for s in (study, converted))
@@ -316,7 +319,7 @@ def _wrong_parts(study: Study, converted: Study) -> list[str]:
 def _drawn_at(study: Study, knobs: Knobs) -> dict[str, torch.Tensor]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return {name: p.detach() for name, p in study.drawn(knobs).named_parameters()}
+        return {name: p.detach() for name, p in study.models.drawn(knobs).named_parameters()}
 
 
 def _new_problems(study: Study, left: Comparison) -> list[str]:
@@ -336,12 +339,12 @@ def _differences(before: list[torch.Tensor], after: list[torch.Tensor]) -> list[
 
 def _run_at_base(study: Study) -> list[torch.Tensor]:
     """The weights and outputs at the base; nothing of a model too large to be built for it."""
-    if sum(p.numel() for p in study.shop(study.base).built.model.parameters()) > CHECKABLE:
+    if sum(p.numel() for p in study.models.at_base.parameters()) > CHECKABLE:
         return []
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
-        model = study.drawn(study.base).eval()
-        inputs = study.inputs(model)
+        model = study.models.drawn(study.base).eval()
+        inputs = study.models.inputs(model)
         outputs = model(*inputs.args, **inputs.kwargs)
         tensors = [x for x in tree_leaves(outputs) if isinstance(x, torch.Tensor)]
         return [p.detach() for p in model.state_dict().values()] + tensors

@@ -69,8 +69,8 @@ def to_device(batch: Any, device: torch.device) -> Any:
 
 def _example(study: Study) -> tuple[nn.Module, Inputs]:
     """A base model on real tensors, and inputs that make it run."""
-    model = study.drawn(study.base)
-    return model, study.inputs(model)
+    model = study.models.drawn(study.base)
+    return model, study.models.inputs(model)
 
 
 def _first_tensor(inputs: Inputs, integers: bool, what: str) -> Tensor:

@@ -32,7 +32,7 @@ Edits = Callable[[Spot, Correction], Iterable[MethodChange]]
 
 def edited_forms(study: Study, spot: Spot) -> Iterator[tuple[Edits, bool]]:
     """Edits of a spot's function, by each way to it; whether that leads through a registry."""
-    model = study.shop(study.base).built.model
+    model = study.models.at_base
     for number, (_, path) in enumerate(_ways(model, spot.first, 0)):
         form = _for_each_module(study, partial(_edited_in, study, number))
         yield form, any(step.kind == "item" for step in path)
@@ -44,7 +44,7 @@ def argument_forms(study: Study, spot: Spot) -> Iterator[Edits]:
     For functions whose code cannot be edited, or does not show what it computes, as a library's,
     or one out of a registry: a scale or a query that is passed to them.
     """
-    model = study.shop(study.base).built.model
+    model = study.models.at_base
     for depth, frame in enumerate(spot.first.frames):
         ways = [path for _, path in _ways(model, spot.first, depth)]
         sure = (i for i, path in enumerate(ways) if all(step.kind != "item" for step in path))
@@ -74,7 +74,7 @@ def _for_each_module(
 
 
 def _edited_in(study: Study, number: int, known: Correction) -> tuple[MethodChange, ...]:
-    model = study.shop(study.base).built.model
+    model = study.models.at_base
     owners = [frame_owner(model, o) for o in known.node.meta["fact"].owners]
     edit = edit_for(known, 0, owners)
     owner, path = _way(model, known, 0, number)
@@ -87,7 +87,7 @@ def _edited_in(study: Study, number: int, known: Correction) -> tuple[MethodChan
 def _edited_argument(
     study: Study, depth: int, way: int, number: int, known: Correction
 ) -> tuple[MethodChange, ...]:
-    model = study.shop(study.base).built.model
+    model = study.models.at_base
     owners = [frame_owner(model, o) for o in known.node.meta["fact"].owners]
     edit = edit_for(known, depth, owners)
     span = _arguments_of(known.frames[depth])[number]
@@ -106,7 +106,7 @@ def guard_only(study: Study, known: Correction) -> tuple[MethodChange, ...]:
         return ()
     span = known.frames[0].span
     guards = guards_around(study, span)
-    ways = _ways(study.shop(study.base).built.model, known, 0)
+    ways = _ways(study.models.at_base, known, 0)
     if guards and not ways:
         refuse(guards[0].what, guards[0].where)
     return (MethodChange(*ways[0], (), guards, span.file),) if guards else ()

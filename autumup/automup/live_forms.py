@@ -23,7 +23,7 @@ Form = Callable[[Spot, Correction], Iterable[Change]]
 
 def forms_for(study: Study, spot: Spot) -> Iterator[tuple[Form, bool]]:
     """Forms to try, with whether the first look at one is enough to go on with it."""
-    model = study.shop(study.base).built.model
+    model = study.models.at_base
     fact = spot.first.node.meta["fact"]
     yield from ((_attribute_form(model, name), False) for name in _attributes(model, spot))
     late: list[Form] = []
@@ -107,7 +107,7 @@ def _output_form(study: Study, number: int) -> Form:
     Where the code between is linear in it, whoever computes it, this moves the value by the factor.
     """
 
-    model = study.shop(study.base).built.model
+    model = study.models.at_base
 
     def change(spot: Spot, correction: Correction) -> Sequence[Change]:
         paths = _upstream(model, correction)[number : number + 1]

@@ -14,9 +14,10 @@ from automup.analysis.weights import WeightSummary
 from automup.capture.laws import infer_law
 from automup.capture.trace import WeightFact
 from automup.errors import UnresolvedError
+from automup.models import Knobs
 from automup.plan import Parameter, Part, Plan, Site, ratios
 from automup.rules import Ratios, init_multiplier, role_of
-from automup.study import Knobs, Study
+from automup.study import Study
 
 NOISE = 0.15
 """How far an exponent measured on random draws may be from the half power that it is taken for."""
@@ -44,14 +45,14 @@ def make_plan(study: Study, target: Knobs) -> Plan:
     def axes(size: Size) -> str:
         return axis_name(size, values)
 
-    targets = {w.name: w for w in study.shop(target).built.weights}
+    targets = {w.name: w for w in study.models.shop(target).built.weights}
     return Plan(
         study.name,
         dict(base),
         dict(target),
         tuple(
             _parameter(study, weight, targets[weight.name], target, axes)
-            for weight in study.weights[0]
+            for weight in study.models.weights[0]
         ),
         tuple(_site(spot, at_target, axes) for spot in _spots_at(verified, at_target)),
         verified.unresolved,
@@ -90,7 +91,9 @@ def _parameter(
         init_kind=base.law.kind,
         init_std=target.law.std * mult if target.law.known else None,
         init_mult=mult,
-        init_law=None if summary.problem else infer_law(base.name, study.laws, study.fan_in_dims),
+        init_law=None
+        if summary.problem
+        else infer_law(base.name, study.models.laws, study.fan_in_dims),
         reason=_reason(summary, axes),
         source=place_of_use(summary),
         parts=parts,
@@ -119,7 +122,7 @@ def _parts(
 
 def _law_ratio(study: Study, base: WeightFact, target: WeightFact, knobs: Knobs) -> float:
     """The rms that the constructor gives a weight at the target, over that at the base."""
-    records = [law for _, law in study.laws[base.name]]
+    records = [law for _, law in study.models.laws[base.name]]
     if all(law.known and law.kind != "measured" for law in (*records, target.law)):
         return target.law.rms / base.law.rms
     exponent = _measured_exponent(study, [law.rms for law in records])
@@ -137,7 +140,7 @@ def _law_ratio(study: Study, base: WeightFact, target: WeightFact, knobs: Knobs)
 
 def _measured_exponent(study: Study, rms: list[float]) -> float | None:
     """The power of the width, in halves, that an rms measured at three widths follows, or None."""
-    widths = [next(iter(k.values())) for k in (study.base, study.wide, study.third)]
+    widths = [next(iter(k.values())) for k in (study.base, study.wide, study.models.third)]
     if not all(value > 0 for value in rms) or not all(map(_is_number, widths)):
         return None
     slopes = [math.log(rms[i] / rms[0]) / math.log(widths[i] / widths[0]) for i in (1, 2)]
@@ -181,8 +184,8 @@ def _site(spot: Spot, at_target: Comparison, axes: Callable[[Size], str]) -> Sit
 
 
 def _notes(study: Study) -> Iterator[str]:
-    for number in range(len(study.exploration.variants)):
-        for guess in study.trace(study.base, number).guesses:
+    for _, trace in study.exploration.reached:
+        for guess in trace.guesses:
             yield f"the run depends on {guess.what}, which was guessed ({guess.frame})"
     selective = (n for a in study.exponents.analyses for n in a.selective)
     for place in dict.fromkeys(map(place_of_node, selective)):

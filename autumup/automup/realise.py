@@ -19,9 +19,10 @@ from automup.analysis.sites import Correction
 from automup.apply import Change, MethodChange, MultiheadChange, multiply
 from automup.errors import RewriteError, UnresolvedError
 from automup.live_forms import Form, forms_for, no_place
+from automup.models import Knobs
 from automup.plan import Span
 from automup.reach import Path
-from automup.study import Knobs, Study
+from automup.study import Study
 
 
 @dataclass(frozen=True)
@@ -246,8 +247,8 @@ def _same_at_base(study: Study, after: Comparison) -> bool:
     A formula in the wrong size is 1 at no width, which the calculus, that compares widths, cannot
     see.
     """
-    for number, analysis in enumerate(after.analyses):
-        before = _numbers(study.trace(study.base, number).graph.nodes)
+    for (_, trace), analysis in zip(study.exploration.reached, after.analyses, strict=True):
+        before = _numbers(trace.graph.nodes)
         if not _numbers(analysis.dataflow.ops) <= before | {1.0}:
             return False
     return True

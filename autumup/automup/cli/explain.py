@@ -54,7 +54,7 @@ def explain(
     if model.endswith(".json"):
         plan = Plan.load(model)
     else:
-        from automup.study import original_of
+        from automup.converted import original_of
 
         with running_model():
             source = original_of(load(model))
@@ -82,4 +82,4 @@ def _plan(study: Study, target: list[str] | None) -> Plan:
             f"{unknown[0]} is not a width knob; the knobs are {', '.join(study.base)}.",
             fix="Name the knobs that scale with --width.",
         )
-    return make_plan(study, {**study.scaled_knobs(4), **given})
+    return make_plan(study, {**study.models.scaled_knobs(4), **given})

@@ -32,8 +32,9 @@ def open_model(
     from automup.capture.given_inputs import parse_inputs
     from automup.capture.knobs import discover
     from automup.capture.values import parse_assignments
+    from automup.converted import converted_knobs
     from automup.overrides import Overrides
-    from automup.study import converted_knobs, study_source
+    from automup.study import study_source
 
     maker = parse_inputs(inputs) if inputs else None
     overrides = Overrides.parse(override or [])

@@ -1,0 +1,30 @@
+"""A file that ``convert`` wrote, read again: what it records, and the author's model in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from automup.capture.load import ModelSource, load_text
+from automup.edits import Factor
+
+
+def converted_knobs(source: ModelSource) -> dict[str, Any]:
+    """The base that a converted file records; nothing for a file of the author's."""
+    return dict(getattr(source.module, "MUP_KNOBS", {}))
+
+
+def original_of(source: ModelSource) -> ModelSource:
+    """A converted file with its multipliers set to 1 and its init as drawn; others as they are.
+
+    What muP changes can only be told against the author's model.
+    """
+    if not converted_knobs(source):
+        return source
+    text = source.text
+    for _, _, size, base, exponent in source.module.MUP_SITES:
+        factor = Factor(size, base, exponent)
+        for code in (factor.code(), factor.inverse_code()):
+            text = text.replace(f" {code}", " 1.0")
+    module = load_text(text, source.file)
+    module.__dict__["mup_init_"] = lambda model: None
+    return ModelSource(getattr(module, source.name), module, source.file, source.name, text)
