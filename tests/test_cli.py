@@ -164,6 +164,20 @@ WRONG_CALLS = [
     Wrong(
         "unknown class", "convert net.py:Nett --out mu.py", 2, ("no 'Nett'",), "Did you mean 'Net'"
     ),
+    Wrong(
+        "unknown constant",
+        "explain net.py --constant readout=4",
+        2,
+        ("No constant 'readout'",),
+        "output_mult",
+    ),
+    Wrong(
+        "a constant without a place",
+        "explain net.py --constant attention_mult=4",
+        2,
+        ("attention_mult: the model has no multiplier",),
+        "Leave attention_mult at 1",
+    ),
     Wrong("no output", "convert net.py", 2, ("Nowhere to write",), "--out FILE"),
     Wrong(
         "the output exists",
@@ -396,6 +410,18 @@ def json_of(run: Run, *arguments: str) -> dict[str, Any]:
 
 GPT = ("gpt.py", "--base", "n_embd=32", "--width", "n_embd")
 MLP = ("mlp.py", "--base", "width=32", "--width", "width")
+
+
+@pytest.mark.usefixtures("examples")
+def test_constants_on_the_command_line_and_in_the_saved_plan(run: Run) -> None:
+    tuned = ("--constant", "output_mult=4,hidden_lr=0.5", "--constant", "input_init=2")
+    data = json_of(run, *MLP, *tuned, "--save", "plan.json")
+    rows = {p["name"]: p for p in data["parameters"]}
+    assert (rows["fc_out.weight"]["lr_mult"], rows["fc_in.weight"]["init_mult"]) == (1, 2)
+    assert rows["hidden.0.weight"]["lr_mult"] == 0.5 / 4
+    assert json_of(run, "plan.json") == data
+    assert json_of(run, *MLP, "--save", "plain.json")["constants"] != data["constants"]
+    assert json_of(run, "plain.json", *tuned) == data
 
 
 @pytest.fixture

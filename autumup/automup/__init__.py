@@ -9,8 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["AutomupError", "Fans", "Plan", "Role", "op", "parametrize", "register_op"]
+__all__ = ["AutomupError", "Constants", "Fans", "Plan", "Role", "op", "parametrize", "register_op"]
 
+from automup.constants import Constants
 from automup.errors import AutomupError
 from automup.plan import Plan
 from automup.rules import Role

@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
+from copy import copy
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import nn
 from automup import optim
 from automup.apply import multiply, rescale_init
 from automup.capture.given_inputs import as_maker
+from automup.constants import NO_CONSTANTS, Constants
 from automup.errors import KnobError, PlanError, RewriteError, UnresolvedError
 from automup.overrides import Fans, Overrides
 from automup.plan import Plan, Unresolved
@@ -24,6 +26,7 @@ from automup.refusals import described, refusal
 from automup.report import Explanation, describe
 from automup.rules import Role
 from automup.study import Study, open_study
+from automup.tuning import check_constants
 
 DEFAULT_BASE = 256
 
@@ -35,6 +38,7 @@ def parametrize(
     inputs: Any = None,
     strict: bool = True,
     overrides: Mapping[str, Role | Fans] | None = None,
+    constants: Constants = NO_CONSTANTS,
 ) -> Mup:
     """Put a model into the maximal update parametrization, at any width.
 
@@ -52,12 +56,14 @@ def parametrize(
         overrides: what some parameters are, in place of what the analysis says: by pattern of
             their names (``*`` stands for any characters but a dot, ``**`` for any at all) a
             :class:`Role`, or :class:`Fans` where a role does not tell which dimension is which.
+        constants: what was tuned at the base beside the learning rate, see :class:`Constants`.
 
     Raises:
         KnobError: if the model cannot be built at the widths that are needed.
         InputError: if no example input makes it run.
         CaptureError: if it does different things at different widths.
-        UsageError: if an override matches no parameter, or does not fit one's shape.
+        UsageError: if an override matches no parameter, or does not fit one's shape; if a constant
+            has no place in the model.
         UnresolvedError: if something mixes an infinite axis in an unknown way (unless not strict).
         RewriteError: if a multiplier has no place in the live model.
     """
@@ -68,7 +74,7 @@ def parametrize(
         as_maker(inputs) if inputs is not None else None,
         overrides=Overrides.of(overrides),
     )
-    return Mup(study, model_fn, strict=strict)
+    return Mup(study, model_fn, strict=strict).with_constants(constants)
 
 
 def _knobs(
@@ -96,6 +102,19 @@ class Mup:
         self._study, self._model_fn, self._strict = study, model_fn, strict
         self._plans: dict[str, Plan] = {}
         self._realisation: Realisation = self._checked()
+        self.constants = NO_CONSTANTS
+
+    def with_constants(self, constants: Constants) -> Mup:
+        """The same with other constants; it shares all that was found out of the model.
+
+        Raises:
+            UsageError: if one of them has no place in the model.
+        """
+        check_constants(self._study, constants)
+        tuned = copy(self)
+        tuned.constants = constants
+        tuned.__dict__.pop("_any_plan", None)
+        return tuned
 
     def _checked(self) -> Realisation:
         """The realisation; without flipped settings where only those cannot be resolved.
@@ -172,12 +191,14 @@ class Mup:
             )
 
     def _apply(self, model: nn.Module, target: dict[str, Any], *, rescale: bool) -> None:
-        if target == self.base:
+        if target == self.base and not self.constants.changed:
             return
-        plan = self.plan(**target)
         if rescale:
-            rescale_init(model, plan)
-        multiply(model, self._realisation.at(target))
+            rescale_init(model, self.plan(**target))
+        if self.constants.changed:
+            multiply(model, self._realisation.tuned(target, self.constants))
+        else:
+            multiply(model, self._realisation.at(target))
 
     def plan(self, *args: Any, **knobs: Any) -> Plan:
         """The plan at these knobs: every fact about every parameter and site."""
@@ -185,7 +206,8 @@ class Mup:
         key = repr(target)
         if key not in self._plans:
             self._plans[key] = make_plan(self._study, target)
-        return self._plans[key]
+        plan = self._plans[key]
+        return plan.with_constants(self.constants) if self.constants.changed else plan
 
     def explain(self, *args: Any, optimizer: str = "adamw", **knobs: Any) -> Explanation:
         """What muP does to every parameter at these knobs; prints as a table."""

@@ -11,24 +11,30 @@ from automup.plan import Span
 
 @dataclass(frozen=True)
 class Factor:
-    """A multiplier ``(size / base) ** exponent``, exactly 1.0 when the size is the base's.
+    """A multiplier ``constant * (size / base) ** exponent``.
 
-    ``size`` is an expression that is valid in the scope of the site, such as ``k.size(-1)``.
+    Without a constant it is exactly 1.0 when the size is the base's. ``size`` is an expression that
+    is valid in the scope of the site, such as ``k.size(-1)``.
     """
 
     size: str
     base: int
     exponent: float
+    constant: float = 1.0
 
     def code(self) -> str:
         """The multiplier as source, for the right of a ``*``: ``(32 / k.size(-1)) ** 0.5``."""
-        return self._power(self.exponent)
+        return self._power(self.exponent, self.constant)
 
     def inverse_code(self) -> str:
         """Its reciprocal in the same style, for a constant that the author divides by."""
-        return self._power(-self.exponent)
+        return self._power(-self.exponent, 1.0 / self.constant)
 
-    def _power(self, exponent: float) -> str:
+    def _power(self, exponent: float, constant: float) -> str:
+        power = self._ratio_power(exponent)
+        return power if constant == 1.0 else f"({power} * {constant!r})"
+
+    def _ratio_power(self, exponent: float) -> str:
         if exponent == 0:
             return "1.0"
         size = self._size()

@@ -10,6 +10,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import combinations
 from numbers import Real
 from typing import Any
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from automup.errors import PlanError, UsageError
 from automup.plan import Parameter, Plan
-from automup.rules import FAMILIES, Multipliers, multipliers
+from automup.rules import FAMILIES, Multipliers
 
 #: How the updates of each class scale; a subclass scales as its nearest ancestor here does.
 OPTIMIZER_FAMILIES: dict[type[torch.optim.Optimizer], str] = {
@@ -113,17 +114,18 @@ def param_groups(
     defaults = _defaults(optimizer_class, given)
     facts = _facts(plan, model)
 
-    def factors_of(item: Any) -> Multipliers:
+    def factors_of(item: Any, l2: bool) -> Multipliers:
         fact = facts[id(_tensor(item))]
         if kind == "sgd":
             _refuse_parts(fact)
-        return multipliers(kind, fact.ratios, decay=decay)
+        return plan.factors(fact, kind, decay=decay, l2=l2)
 
-    groups = [
-        {**given, **own, **group}
-        for own in _user_groups(model, params, facts)
-        for group in _split(own["params"], _values({**defaults, **given, **own}, kind), factors_of)
-    ]
+    groups = []
+    for own in _user_groups(model, params, facts):
+        whole = {**defaults, **given, **own}
+        factors = partial(factors_of, l2=_is_l2(optimizer_class, whole))
+        split = _split(own["params"], _values(whole, kind), factors)
+        groups += [{**given, **own, **group} for group in split]
     _warn_of_l2(optimizer_class, groups, decay)
     return groups
 
@@ -295,12 +297,16 @@ def _scaled(value: Any, factor: float) -> Any:
     return value.clone() if isinstance(value, Tensor) else value
 
 
+def _is_l2(make: Any, settings: Mapping[str, Any]) -> bool:
+    """Whether the optimizer adds its decay to a gradient that it then normalises."""
+    adam = isinstance(make, type) and issubclass(make, torch.optim.Adam)
+    decoupled = settings.get("decoupled_weight_decay", False)
+    return adam and not issubclass(make, torch.optim.AdamW) and not decoupled
+
+
 def _warn_of_l2(make: Any, groups: list[dict[str, Any]], decay: str) -> None:
     """torch's Adam adds its decay to the gradient, then normalises: no factor undoes that."""
-    adam = isinstance(make, type) and issubclass(make, torch.optim.Adam)
-    if not adam or issubclass(make, torch.optim.AdamW) or decay != "independent":
-        return
-    l2 = [g for g in groups if not g.get("decoupled_weight_decay", False)]
+    l2 = [g for g in groups if _is_l2(make, g)] if decay == "independent" else []
     if any(g["lr_mult"] != 1 and g.get("weight_decay", 0) != 0 for g in l2):
         warnings.warn(
             "torch.optim.Adam's weight_decay is an L2 term inside the normalised gradient, so "

@@ -17,10 +17,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from automup.constants import NO_CONSTANTS, Constants
 from automup.errors import PlanError
-from automup.rules import Ratios, Role, role_of
+from automup.rules import Multipliers, Ratios, Role, multipliers, role_of
 
-SCHEMA = 1
+SCHEMA = 2
+READABLE = (1, 2)
+"""1 has no constants; what it has not is as without any."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ class Parameter:
     that the constructor gives it at the target and ``base_init_rms`` at the base (None: unknown).
     ``init_std`` is what it has after muP, ``init_mult`` what muP multiplied the draw by.
     ``parts``: the pieces of a fused weight that grow differently, along its one ``fan_out_dims``;
-    then ``init_std`` and ``init_mult`` are those of the rows that grow.
+    then ``init_std`` and ``init_mult`` are those of the rows that grow. ``layer``: "input" or
+    "output" for the weights of the model's input layers and readouts, see :class:`Constants`.
     """
 
     name: str
@@ -82,6 +86,7 @@ class Parameter:
     reason: str
     source: str
     parts: tuple[Part, ...] = ()
+    layer: str = ""
 
     @cached_property
     def ratios(self) -> Ratios:
@@ -141,6 +146,8 @@ class Site:
     Axes are named by what their size is in terms of the width knobs (``n_embd/4``). ``factor`` is
     the multiplier's value at the plan's target, ``modules`` every module instance it applies to,
     ``parameter`` the weight whose output it multiplies (nothing when two activations meet).
+    ``end``: it is a readout of the model. ``constant`` is the part of the factor that is the same
+    at every width.
     """
 
     kind: str
@@ -152,6 +159,8 @@ class Site:
     modules: tuple[str, ...]
     reason: str
     parameter: str = ""
+    end: bool = False
+    constant: float = 1.0
 
     @property
     def source(self) -> str:
@@ -188,6 +197,30 @@ class Plan:
     sites: tuple[Site, ...] = ()
     unresolved: tuple[Unresolved, ...] = ()
     notes: tuple[str, ...] = ()
+    constants: Constants = NO_CONSTANTS
+
+    def with_constants(self, constants: Constants) -> Plan:
+        """The plan of the same model with other constants; its own must be 1, as a plan's is that
+        was made without any.
+        """
+        if self.constants.changed:
+            raise PlanError(
+                "This plan has constants already.", fix="Start from the plan without them."
+            )
+        layers = {name: p.layer for p in self.parameters for name in p.names}
+        return dataclasses.replace(
+            self,
+            parameters=tuple(_tuned(p, constants) for p in self.parameters),
+            sites=tuple(_tuned_site(s, constants, layers) for s in self.sites),
+            constants=constants,
+        )
+
+    def factors(
+        self, p: Parameter, family: str, *, decay: str = "independent", l2: bool = False
+    ) -> Multipliers:
+        """The optimizer's factors for a parameter; see :func:`automup.rules.multipliers`."""
+        gain, rate = self.constants.multiplier(p.layer), self.constants.lr(p.role)
+        return multipliers(family, p.ratios, decay=decay, gain=gain, rate=rate, l2=l2)
 
     def parameter(self, name: str) -> Parameter:
         """The parameter with this qualified name, tied names included.
@@ -238,13 +271,37 @@ class Plan:
     def from_json(text: str) -> Plan:
         """The plan in a JSON text; raises ValueError, KeyError or TypeError on anything else."""
         data = json.loads(text)
-        if not isinstance(data, dict) or data.pop("automup_plan", None) != SCHEMA:
+        if not isinstance(data, dict) or data.pop("automup_plan", None) not in READABLE:
             raise ValueError("no automup_plan version that this automup reads")
         data["parameters"] = tuple(map(_parameter, data["parameters"]))
         data["sites"] = tuple(map(_site, data["sites"]))
         data["unresolved"] = tuple(map(_open_end, data["unresolved"]))
         data["notes"] = tuple(data["notes"])
+        data["constants"] = Constants(**data.get("constants", {}))
         return Plan(**data)
+
+
+def _tuned(p: Parameter, constants: Constants) -> Parameter:
+    """A parameter with its share of the constants: W = A w, and w is drawn that much wider."""
+
+    def drawn(grows: bool) -> float:
+        if p.init_std == 0.0:  # not random
+            return 1.0
+        return constants.init(role_of(bool(p.fan_in_dims), grows), p.layer)
+
+    gain = constants.multiplier(p.layer)
+    factor = gain * drawn(bool(p.fan_out_dims))
+    parts = tuple(
+        dataclasses.replace(part, init_mult=part.init_mult * gain * drawn(part.grows))
+        for part in p.parts
+    )
+    std = None if p.init_std is None else p.init_std * factor
+    return dataclasses.replace(p, init_mult=p.init_mult * factor, init_std=std, parts=parts)
+
+
+def _tuned_site(site: Site, constants: Constants, layers: Mapping[str, str]) -> Site:
+    constant = constants.of_site(site.kind, site.end, layers.get(site.parameter, ""))
+    return dataclasses.replace(site, factor=site.factor * constant, constant=constant)
 
 
 def _parameter(data: dict[str, Any]) -> Parameter:

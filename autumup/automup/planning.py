@@ -97,6 +97,7 @@ def _parameter(
         reason=_reason(summary, axes),
         source=place_of_use(summary),
         parts=parts,
+        layer=summary.layer,
     )
 
 
@@ -180,6 +181,7 @@ def _site(spot: Spot, at_target: Comparison, axes: Callable[[Size], str]) -> Sit
         modules=spot.modules,
         reason=first.why,
         parameter=first.parameter,
+        end=first.end,
     )
 
 

@@ -17,6 +17,7 @@ from torch import fx
 from automup.analysis.comparison import Comparison, Spot
 from automup.analysis.sites import Correction
 from automup.apply import Change, MethodChange, MultiheadChange, multiply
+from automup.constants import Constants
 from automup.errors import RewriteError, UnresolvedError
 from automup.live_forms import Form, forms_for, no_place
 from automup.models import Knobs
@@ -35,6 +36,33 @@ class Realisation:
     @cached_property
     def _checked(self) -> dict[str, tuple[Change, ...]]:
         return {}
+
+    def tuned(self, target: Knobs, constants: Constants) -> tuple[Change, ...]:
+        """What to change in a model at a target, the base included, with these constants.
+
+        A place that this target needs no multiplier for gets the constant alone. Errors as
+        :meth:`at`.
+        """
+        comparison = None if dict(target) == self.study.base else self.study.at(target)
+        if comparison is not None:
+            self.at(target)
+        found: dict[Change, None] = {}
+        seen: set[tuple[Span, str]] = set()
+        here = comparison.spots if comparison else ()
+        for spots, grown in ((here, True), (self.study.exponents.spots, False)):
+            places = {(s.span, c.node.meta["fact"].module) for s in spots for c in s.corrections}
+            for spot in spots:
+                for correction in spot.corrections:
+                    if (spot.span, correction.node.meta["fact"].module) not in seen:
+                        changes = self.forms[spot.key](spot, correction)
+                        constant = self._constant(correction, constants)
+                        found.update({_times(c, constant, grown=grown): None for c in changes})
+            seen |= places
+        return tuple(_merged(found))
+
+    def _constant(self, correction: Correction, constants: Constants) -> float:
+        weight = self.study.exponents.weights.get(correction.parameter)
+        return constants.of_site(correction.kind, correction.end, weight.layer if weight else "")
 
     def at(self, target: Knobs) -> tuple[Change, ...]:
         """What to change in a model at a target, where formulas are checked once more.
@@ -74,6 +102,14 @@ class Realisation:
             for correction in spot.corrections:
                 found.update(dict.fromkeys(form(spot, correction)))
         return tuple(_merged(found))
+
+
+def _times(change: Change, constant: float, *, grown: bool) -> Change:
+    """A change with a constant in its factor; ``grown``: beside the factor that it has."""
+    if not isinstance(change, MethodChange):
+        return replace(change, factor=(change.factor if grown else 1.0) * constant)
+    edits = (replace(e, factor=replace(e.factor, constant=constant)) for e in change.edits)
+    return replace(change, edits=tuple(edits))
 
 
 def _merged(changes: Iterable[Change]) -> Iterator[Change]:

@@ -61,10 +61,15 @@ def init_multiplier(ratios: Ratios, role: Role) -> float:
 
 @dataclass(frozen=True)
 class Family:
-    """A family of optimizers whose updates scale in the same way."""
+    """A family of optimizers whose updates scale in the same way.
+
+    ``gain``: a weight W = A w whose multiplier A is put into W itself trains as before with the
+    learning rate times A ** gain: the gradient of w is A times that of W, and dW = A dw.
+    """
 
     name: str
     lr: Callable[[Ratios], float]
+    gain: float
     source: str
 
 
@@ -72,9 +77,9 @@ FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
         # dW = g = (dL/dh) x^T, entries Theta(1 / n_o), and |dW| must be n_o / n_i times that:
-        Family("sgd", lambda r: r.fan_out / r.fan_in, "Tensor Programs V, Table 3"),
+        Family("sgd", lambda r: r.fan_out / r.fan_in, 2.0, "Tensor Programs V, Table 3"),
         # entries of dW are Theta(1) and aligned with the input: fan_in of them add up.
-        Family("adam", lambda r: 1.0 / r.fan_in, "Tensor Programs V, Table 3"),
+        Family("adam", lambda r: 1.0 / r.fan_in, 1.0, "Tensor Programs V, Table 3"),
     )
 }
 
@@ -82,7 +87,15 @@ FAMILIES: dict[str, Family] = {
 DECAYS = ("independent", "coupled")
 
 
-def multipliers(family: str, ratios: Ratios, *, decay: str = "independent") -> Multipliers:
+def multipliers(
+    family: str,
+    ratios: Ratios,
+    *,
+    decay: str = "independent",
+    gain: float = 1.0,
+    rate: float = 1.0,
+    l2: bool = False,
+) -> Multipliers:
     """The optimizer's three factors for one parameter.
 
     Args:
@@ -90,17 +103,23 @@ def multipliers(family: str, ratios: Ratios, *, decay: str = "independent") -> M
         ratios: target / base of the parameter's fan_in and fan_out.
         decay: ``"independent"`` keeps lr * weight_decay across width; ``"coupled"`` leaves
             weight_decay alone.
+        gain: the multiplier A that was put into the weight, W = A w, see :class:`Family`. The
+            gradient shrinks to 1 / A, hence Adam's eps; the decay of a step of w is that of W, so
+            its factor undoes that of lr; in the gradient (``l2``), g_w + d w = A (g_W + d W / A^2).
+        rate: a factor of the learning rate that the user tuned; independent decay does not see it.
+        l2: the decay is added to the gradient, not to the step.
 
     Raises:
         UsageError: for any other decay.
     """
     if decay not in DECAYS:
         raise UsageError(f"No decay rule {decay!r}.", fix=f"Choose one of {', '.join(DECAYS)}.")
-    lr = FAMILIES[family].lr(ratios)
+    lr, power = FAMILIES[family].lr(ratios), FAMILIES[family].gain
     return Multipliers(
-        lr=lr,
-        weight_decay=1.0 / lr if decay == "independent" else 1.0,
-        eps=1.0 / ratios.fan_out,
+        lr=lr * rate * gain**power,
+        weight_decay=(1.0 / (lr * rate) if decay == "independent" else 1.0)
+        * gain ** -(2.0 if l2 else power),
+        eps=1.0 / (ratios.fan_out * gain),
     )
 
 

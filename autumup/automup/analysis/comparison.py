@@ -65,7 +65,7 @@ def _merge_weights(analyses: tuple[Analysis, ...]) -> dict[str, WeightSummary]:
 
 def _agreed(known: WeightSummary, other: WeightSummary) -> WeightSummary:
     """What two ways to run the model say together of a weight that both use."""
-    both = replace(known, sums=known.sums | other.sums)
+    both = replace(known, sums=known.sums | other.sums, ends=known.ends | other.ends)
     dims = [(w.fan_in_dims, w.fan_out_dims) for w in (known, other)]
     if dims[0] != dims[1]:
         return replace(both, problem="two ways to run the model use it with different fans")

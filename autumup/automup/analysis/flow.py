@@ -59,7 +59,10 @@ class State:
 
 @dataclass(frozen=True)
 class Use:
-    """One use of a weight: what the operation sums over and what it writes."""
+    """One use of a weight: what the operation sums over and what it writes.
+
+    ``raw``: it reads the weight's own entries, not what was computed from them.
+    """
 
     parameter: str
     node: fx.Node
@@ -68,6 +71,7 @@ class Use:
     fan_in: Size
     fan_out: Size
     lost: bool = False
+    raw: bool = True
 
 
 @dataclass(frozen=True)
@@ -309,6 +313,7 @@ class Flow:
                     fan_in,
                     fan_out,
                     lost=axes is None and bool(dims),
+                    raw=view.raw and view.terms is None,
                 )
             )
 

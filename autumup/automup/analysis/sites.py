@@ -8,11 +8,12 @@ contraction or sum. With all corrections in place the calculus is run again: it 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from torch import fx
 
 from automup.analysis.dataflow import Dataflow, Op, Size, log_ratio
+from automup.analysis.ends import attentions_of, ends_of, last_stage
 from automup.analysis.flow import EPSILON, Fault, Flow, Opaque, Origin
 from automup.analysis.ops import RULES, fallback_for
 from automup.analysis.parts import parts_of
@@ -37,6 +38,8 @@ class Correction:
     parameter: str = ""
     reader: str = ""
     """The module that reads the shared weight of a readout."""
+    end: bool = False
+    """Whether it is a readout after which nothing infinite comes."""
 
     @property
     def node(self) -> fx.Node:
@@ -82,6 +85,8 @@ class Analysis:
     """The decays of selective state spaces, for which the theory is disputed."""
     grows: bool = True
     """Whether any axis of any value is infinite."""
+    attentions: Mapping[fx.Node, bool] = field(default_factory=dict)
+    """The softmaxes over products of activations, and whether a correction reaches each."""
 
     def alone(self) -> Analysis:
         """The same without the wider trace, and with no more of the base's than is still asked for.
@@ -121,15 +126,23 @@ def analyse(
     while flow.faults and _correct(chosen, revised, dataflow, flow.faults):
         shifts = {node: c.log for node, c in chosen.items()}
         flow = Flow(dataflow, RULES, fallback, scales, shifts, before=flow)
-    corrections = tuple(c for c in chosen.values() if abs(c.log) > EPSILON)
+    last = last_stage(dataflow, flow.uses)
+    corrections = tuple(
+        replace(c, end=c.kind == "readout" and c.node in last)
+        for c in chosen.values()
+        if abs(c.log) > EPSILON
+    )
+    ends = ends_of(dataflow, flow.uses, last, [c.node for c in corrections if c.kind == "readout"])
+    found = {n: replace(w, ends=ends.get(n, frozenset())) for n, w in weights.items()}
     return Analysis(
         dataflow,
-        weights,
+        found,
         corrections,
         tuple(flow.faults),
         tuple(flow.opaque),
         tuple(flow.selective),
         bool(dataflow.growths),
+        attentions_of(dataflow, flow.uses, [c.node for c in corrections]),
     )
 
 

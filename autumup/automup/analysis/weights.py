@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from automup.analysis.dataflow import Size, log_ratio, product
+from automup.analysis.ends import INPUT, OUTPUT, TIED
 from automup.analysis.flow import EPSILON, Scale, Use
 from automup.analysis.parts import Parts
 from automup.overrides import Fans
@@ -28,7 +29,8 @@ class WeightSummary:
     ``problem`` says why the table does not cover it. ``parts`` has the pieces that the written axis
     is cut into, in order; ``in_step`` is whether those that grow all grow by one ratio, so that
     sizes follow from the weight's shape alone. ``sums`` are the infinite dimensions that each use
-    sums over, where known; ``given`` says that the fans are the user's own.
+    sums over, where known; ``given`` says that the fans are the user's own. ``ends`` are the places
+    in the model where it is used, see :mod:`automup.analysis.ends`.
     """
 
     fan_in: Size
@@ -41,6 +43,14 @@ class WeightSummary:
     in_step: bool = True
     sums: frozenset[tuple[int, ...]] = frozenset()
     given: bool = False
+    ends: frozenset[str] = frozenset()
+
+    @property
+    def layer(self) -> str:
+        """The end of the model that it belongs to with all its uses: "input", "output" or ""."""
+        if INPUT in self.ends and self.ends <= {INPUT, TIED}:
+            return INPUT
+        return OUTPUT if self.ends == {OUTPUT} else ""
 
     @property
     def scale(self) -> Scale:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from automup.cli.models import check_folder, load, open_model, running_model
-from automup.cli.options import Base, Input, Optimizer, Override, Strict, Target, Width
+from automup.cli.options import Base, Constant, Input, Optimizer, Override, Strict, Target, Width
 from automup.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def explain(
     target: Target = None,
     input: Input = None,
     override: Override = None,
+    constant: Constant = None,
     optimizer: Optimizer = "adamw",
     format: Annotated[str, typer.Option("--format", help="table, json, markdown, html.")] = "table",
     save: Annotated[
@@ -34,6 +35,8 @@ def explain(
 ) -> None:
     """Show what μP does to every parameter. Importing MODEL runs its code."""
     from automup import report
+    from automup.capture.values import parse_assignments
+    from automup.constants import Constants
     from automup.plan import Plan
 
     renderers: dict[str, Any] = {
@@ -45,6 +48,7 @@ def explain(
     if format not in renderers:
         raise UsageError(f"No format {format!r}.", fix=f"Choose one of {', '.join(renderers)}.")
     report.family_of(optimizer)
+    constants = Constants.of(parse_assignments(constant or []))
     if save is not None:
         check_folder(save)
         if save.exists() and save.suffix != ".json":
@@ -53,12 +57,16 @@ def explain(
             )
     if model.endswith(".json"):
         plan = Plan.load(model)
+        plan = plan.with_constants(constants) if constants.changed else plan
     else:
         from automup.converted import original_of
+        from automup.tuning import check_constants
 
         with running_model():
             source = original_of(load(model))
-            plan = _plan(open_model(source, base, width, input, override), target)
+            study = open_model(source, base, width, input, override)
+            check_constants(study, constants)
+            plan = _plan(study, target).with_constants(constants)
     if save is not None:
         plan.save(save)
     text = renderers[format](plan, optimizer)

@@ -33,6 +33,14 @@ Override = Annotated[
         help="What a parameter is: 'blocks.*.w=hidden', or input, output, scalar.",
     ),
 ]
+Constant = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--constant",
+        metavar="NAME=VALUE",
+        help="A tuned constant, as output_mult=4 or input_lr=0.25; see automup.Constants.",
+    ),
+]
 Strict = Annotated[
     bool, typer.Option("--strict/--no-strict", help="Refuse what could not be resolved.")
 ]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 from automup.errors import UsageError
-from automup.plan import Parameter, Plan, Site
+from automup.plan import Parameter, Plan
 from automup.refusals import reason_of
-from automup.rules import multipliers, role_of
+from automup.rules import role_of
 
 #: The family of each optimizer that a report can be for, by name (as ``optim.OPTIMIZERS``).
 FAMILY_OF_NAME = {"adamw": "adam", "adam": "adam", "sgd": "sgd"}
@@ -34,7 +35,8 @@ def as_dict(plan: Plan, optimizer: str = "adamw", decay: str = "independent") ->
         "optimizer": optimizer.lower(),
         "family": family,
         "decay": decay,
-        "parameters": [_parameter(p, plan.sites, family, decay) for p in plan.parameters],
+        "constants": asdict(plan.constants),
+        "parameters": [_parameter(plan, p, family, decay) for p in plan.parameters],
         "sites": [
             _picked(s, "kind source exponents factor modules reason")
             | {"exponents": dict(s.exponents)}
@@ -61,9 +63,9 @@ def family_of(optimizer: str) -> str:
     return family
 
 
-def _parameter(p: Parameter, sites: Iterable[Site], family: str, decay: str) -> dict[str, Any]:
+def _parameter(plan: Plan, p: Parameter, family: str, decay: str) -> dict[str, Any]:
     """One parameter's entry. A weight that several sites read has one multiplier: each use's."""
-    factors = multipliers(family, p.ratios, decay=decay)
+    factors = plan.factors(p, family, decay=decay)
     sizes = "name names shape base_shape role fan_in fan_out base_fan_in base_fan_out"
     return {
         **_picked(p, f"{sizes} init_std init_mult"),
@@ -71,7 +73,7 @@ def _parameter(p: Parameter, sites: Iterable[Site], family: str, decay: str) -> 
         "lr_mult": factors.lr,
         "wd_mult": factors.weight_decay,
         "eps_mult": factors.eps if family == "adam" else 1.0,
-        "multiplier": next((s.factor for s in sites if s.parameter in p.names), 1.0),
+        "multiplier": next((s.factor for s in plan.sites if s.parameter in p.names), 1.0),
         **_picked(p, "reason source"),
         **({"parts": list(_parts(p))} if p.parts else {}),
     }

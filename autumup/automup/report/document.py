@@ -40,6 +40,8 @@ def document_of(plan: Plan, optimizer: str, decay: str) -> tuple[str, list[Secti
         f"{plan.model} in μP: base {_knobs(plan.base)} → target {_knobs(plan.target)}; "
         f"{data['optimizer']} ({data['family']} family), {decay} decay"
     )
+    if plan.constants.changed:
+        title += f"; {_knobs(plan.constants.changed)}"
     fold = _fold([(p["names"], _cells(p, plan)) for p in data["parameters"]])
     sites = [(s.kind, s.source, _formula(s), _modules(s, plan), s.reason) for s in plan.sites]
     header = "parameter|role|fan_in → fan_out|init|lr|decay|ε|mult|why"
@@ -56,7 +58,10 @@ def document_of(plan: Plan, optimizer: str, decay: str) -> tuple[str, list[Secti
 
 
 def _knobs(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{knob}={value}" for knob, value in values.items())
+    return ", ".join(
+        f"{knob}={value:g}" if isinstance(value, float) else f"{knob}={value}"
+        for knob, value in values.items()
+    )
 
 
 def _cells(p: Mapping[str, Any], plan: Plan) -> tuple[str, ...]:
@@ -93,7 +98,9 @@ def _formula(site: Site) -> str:
     """Such as ``(n_embd/4)^-0.5 = 0.5``: each axis stands for its size / its size at the base."""
     axes = ((a if a.isidentifier() else f"({a})", e) for a, e in site.exponents if e)
     powers = " · ".join(f"{axis}^{exponent:g}" for axis, exponent in axes)
-    return f"{powers} = {_number(site.factor)}" if powers else _number(site.factor)
+    constant = f"{_number(site.constant)} · " if site.constant != 1 else ""
+    value = _number(site.factor)
+    return f"{constant}{powers} = {value}" if powers else value
 
 
 def _modules(site: Site, plan: Plan) -> str:
