@@ -1,72 +1,82 @@
 """A multiplier for the logits of torch's own ``nn.MultiheadAttention``, in one instance.
 
-Its code takes no scale, and in eval mode torch's fused kernels bypass it. The logits are linear in
-the projected query W_q x + b_q, so the instance's class scales the query and b_q, and shows torch
-separate projections (views of the fused weight), for which there is no fused kernel: eval and train
-run the same code. Parameters, their names and the state_dict stay as they are.
+Its code takes no scale, but it calls one of two functions for the projections of query, key and
+value: the instance calls copies that scale the projected query, in which the logits are linear. In
+eval mode torch's fused kernels would bypass that code; a module that says that its projections are
+separate gets none, neither by itself nor in ``nn.TransformerEncoderLayer``. Parameters, their names
+and the state_dict stay as they are.
 """
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
+from automup.reach import Step
+from automup.recompile import Wrapping, apply_patch
+
+_PROJECTIONS = ("_in_projection_packed", "_in_projection")
+
 
 def scale_logits(module: nn.MultiheadAttention, factor: float) -> None:
-    """Multiply the attention logits of this instance, and of no other, by a factor."""
-    earlier = getattr(module, "_automup_scale", 1.0)
-    module._automup_scale = earlier * factor  # type: ignore[assignment]
+    """Multiply the attention logits of this instance, and of no other, by a factor.
+
+    Nothing happens where a class of the author's does not come to torch's own ``forward``.
+    """
     module._qkv_same_embed_dim = False
-    kind: Any = type(module)
-    module.__class__ = _scaled_class(getattr(kind, "_automup_class", kind))
+    base = _author(module).__mro__.index(nn.MultiheadAttention)
+    attend = (
+        Step("member", "forward", base),
+        Step("global", "F.multi_head_attention_forward"),
+    )
+    apply_patch(module, Wrapping(attend, packed_if_fused, 1.0))
+    for name in _PROJECTIONS:
+        apply_patch(module, Wrapping((*attend, Step("global", name)), with_scaled_query, factor))
 
 
-@cache
-def _scaled_class(cls: Any) -> Any:
-    def forward(self: Any, query: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        return cls.forward(self, query * self._automup_scale, *args, **kwargs)
-
-    body = {
-        "__module__": cls.__module__,
-        "__qualname__": cls.__qualname__,
-        "__reduce_ex__": _reduce,
-        "_automup_class": cls,
-        "forward": forward,
-        "in_proj_bias": property(_scaled_bias),
-        **{name: property(_part(name, i)) for i, name in enumerate(_PARTS)},
-    }
-    return type(cls)(cls.__name__, (cls,), body)
+def _author(module: nn.Module) -> type:
+    """The module's class without patches."""
+    kind: type = getattr(type(module), "_automup_class", type(module))
+    return kind
 
 
-_PARTS = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
+def with_scaled_query(project: Callable[..., Any], factor: float) -> Callable[..., Any]:
+    """A projection to query, key and value, with the query times a factor."""
+
+    def projected(*args: Any, **kwargs: Any) -> tuple[torch.Tensor, ...]:
+        query, *rest = project(*args, **kwargs)
+        return (query * factor, *rest)
+
+    return projected
 
 
-def _part(name: str, index: int) -> Any:
-    """The weight of one projection: its own where torch keeps three, else a third of the fused."""
+def packed_if_fused(attend: Callable[..., Any], factor: float) -> Callable[..., Any]:
+    """Attention that does one product for three projections whose weights are one tensor."""
 
-    def weight(self: Any) -> Any:
-        own, fused = self._parameters[name], self._parameters["in_proj_weight"]
-        return own if fused is None else fused.chunk(3)[index]
+    def attended(
+        query: Any,
+        key: Any,
+        value: Any,
+        embed_dim: int,
+        heads: int,
+        weight: Any,
+        *args: Any,
+        use_separate_proj_weight: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        return attend(
+            query,
+            key,
+            value,
+            embed_dim,
+            heads,
+            weight,
+            *args,
+            use_separate_proj_weight=weight is None,
+            **kwargs,
+        )
 
-    return weight
-
-
-def _scaled_bias(self: Any) -> Any:
-    bias = self._parameters["in_proj_bias"]
-    if bias is None:
-        return None
-    query, rest = bias.split([self.embed_dim, 2 * self.embed_dim])
-    return torch.cat([query * self._automup_scale, rest])
-
-
-def _reduce(self: nn.Module, protocol: int) -> tuple[Any, ...]:
-    """Pickle by the original class, so that a saved model keeps its multiplier."""
-    return _rebuild, (type(self)._automup_class,), self.__dict__  # type: ignore[attr-defined]
-
-
-def _rebuild(cls: Any) -> Any:
-    scaled = _scaled_class(cls)
-    return scaled.__new__(scaled)
+    return attended

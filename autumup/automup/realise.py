@@ -16,7 +16,7 @@ from torch import fx
 
 from automup.analysis.comparison import Comparison, Spot
 from automup.analysis.sites import Correction
-from automup.apply import Change, MethodChange, MultiheadChange, multiply
+from automup.apply import Change, MethodChange, multiply
 from automup.constants import Constants
 from automup.errors import RewriteError, UnresolvedError
 from automup.live_forms import Form, forms_for, no_place
@@ -234,27 +234,17 @@ def _problem_at(
     study: Study, knobs: Knobs, direction: Comparison, changes: tuple[Change, ...]
 ) -> RewriteError | None:
     try:
-        left = _after(study, knobs, tuple(c for c in changes if not _beyond_calculus(c)))
+        left = _after(study, knobs, changes)
     except RewriteError as error:
         return error
-    scaled = {c.module for c in changes if _beyond_calculus(c)}
-    spots = [s for s in left.spots if not scaled.issuperset(s.modules)]
-    if not spots and _same_at_base(study, left):
+    if not left.spots and _same_at_base(study, left):
         return None
-    spot = (spots or direction.spots)[0]
+    spot = (left.spots or direction.spots)[0]
     return RewriteError(
         f"The multiplier of this {spot.first.kind} did not take effect in the live model.",
         where=str(spot.span),
         fix="Keep the scale in a float attribute of the module, or use `automup convert`.",
     )
-
-
-def _beyond_calculus(change: Change) -> bool:
-    """A scaled query and the other projections share one bias tensor: its parts differ in size.
-
-    That these logits move by the factor is a test of :mod:`automup.multihead` itself.
-    """
-    return isinstance(change, MultiheadChange)
 
 
 def _after(study: Study, knobs: Knobs, changes: tuple[Change, ...]) -> Comparison:

@@ -11,6 +11,7 @@ import copyreg
 import functools
 import hashlib
 import linecache
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -51,10 +52,22 @@ class Scaling:
     factor: float
 
 
-Patches = tuple[Patch | Scaling, ...]
+@dataclass(frozen=True)
+class Wrapping:
+    """``wrap(function, factor)`` in place of the function that a path leads to.
+
+    ``wrap`` is a function of a module, since pickles hold it by its name.
+    """
+
+    path: Path
+    wrap: Callable[[Callable[..., Any], float], Callable[..., Any]]
+    factor: float
 
 
-def apply_patch(module: nn.Module, patch: Patch | Scaling) -> None:
+Patches = tuple[Patch | Scaling | Wrapping, ...]
+
+
+def apply_patch(module: nn.Module, patch: Patch | Scaling | Wrapping) -> None:
     """Make one module run changed code; other instances of its class do not.
 
     Raises:
@@ -68,6 +81,10 @@ def apply_patch(module: nn.Module, patch: Patch | Scaling) -> None:
         guards = dict.fromkeys(g for p in (*same, patch) for g in p.guards)
         known = tuple(p for p in known if p not in same)
         patch = replace(patch, edits=tuple(edits), guards=tuple(guards))
+    if isinstance(patch, Wrapping):
+        alike = [p for p in known if isinstance(p, Wrapping) and p.path == patch.path]
+        known = tuple(p for p in known if p not in alike)
+        patch = replace(patch, factor=math.prod(p.factor for p in (*alike, patch)))
     _put(module, getattr(kind, "_automup_class", kind), (*known, patch))
 
 
@@ -150,6 +167,8 @@ def _changed(value: Any, below: Mapping[Any, Any]) -> Any:
     """A copy of an object with what the tree below it says changed."""
     patch = below.get(EDITS)
     parts = {s: _changed(reach.part(value, s), b) for s, b in below.items() if s is not EDITS}
+    if isinstance(patch, Wrapping):
+        return patch.wrap(_function(value, None, parts), patch.factor)
     if isinstance(value, FunctionType):
         return _function(value, patch, parts)
     return reach.with_parts(value, parts)

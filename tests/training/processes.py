@@ -1,0 +1,137 @@
+"""Ways to train a model in muP on four processes, in pairs or together.
+
+Every process draws the same model from the same seed, gets its share of the batch, and tells the
+loss over the whole batch: what one process alone computes is what all of them must get.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel,
+    RowwiseParallel,
+    parallelize_module,
+)
+from torch.nn.parallel import DistributedDataParallel
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from small_models import STEPS, TOKENS, Mixed, fresh, optimizer_of, training
+
+PROCESSES = 4
+
+
+def averaged(losses: Iterator[torch.Tensor], mesh: DeviceMesh, steps: int = STEPS) -> list[float]:
+    """The first losses, averaged over the processes of a mesh."""
+    found = []
+    for loss in itertools.islice(losses, steps):
+        dist.all_reduce(loss, group=mesh.get_group())
+        found.append(float(loss) / mesh.size())
+    return found
+
+
+def trained(name: str, model: nn.Module, mesh: DeviceMesh, **settings: Any) -> list[float]:
+    """The losses of a model whose batch is split over the processes of a mesh."""
+    share = TOKENS.chunk(mesh.size())[mesh.get_local_rank()]
+    return averaged(training(model, optimizer_of(name, model, **settings), share), mesh)
+
+
+def sharded(model: nn.Module, mesh: DeviceMesh) -> nn.Module:
+    """The model under FSDP2, each of its blocks by itself."""
+    for block in model.blocks:  # type: ignore[union-attr]
+        fully_shard(block, mesh=mesh)
+    return fully_shard(model, mesh=mesh)
+
+
+def tensor_parallel(model: Mixed, mesh: DeviceMesh) -> Mixed:
+    """The model with every projection split over the processes of a mesh, by heads or by rows."""
+    columns, rows = ColwiseParallel(), RowwiseParallel()
+    plan = dict.fromkeys(("q", "k", "v", "up"), columns) | dict.fromkeys(("o", "down"), rows)
+    for block in model.blocks:
+        parallelize_module(block, mesh, plan)
+    return model
+
+
+# --- ways ----------------------------------------------------------------------------------------
+
+
+def ddp(name: str, whole: DeviceMesh, pairs: DeviceMesh) -> list[float]:
+    return trained(name, DistributedDataParallel(fresh(name)), whole)
+
+
+def fsdp_on_four(name: str, whole: DeviceMesh, pairs: DeviceMesh) -> list[float]:
+    return trained(name, sharded(fresh(name), whole), whole, fused=True)
+
+
+def fsdp_on_two(name: str, whole: DeviceMesh, pairs: DeviceMesh) -> list[float]:
+    return trained(name, sharded(fresh(name), pairs["outer"]), pairs["outer"], foreach=False)
+
+
+def fsdp_in_replicas(name: str, whole: DeviceMesh, pairs: DeviceMesh) -> list[float]:
+    return trained(name, sharded(fresh(name), pairs), whole)
+
+
+def fsdp_compiled(name: str, whole: DeviceMesh, pairs: DeviceMesh) -> list[float]:
+    model = fresh(name)
+    for block in model.blocks:  # type: ignore[union-attr]
+        block.compile(backend="aot_eager")
+    return trained(name, sharded(model, whole), whole)
+
+
+def fsdp_resumed(name: str, whole: DeviceMesh, pairs: DeviceMesh) -> list[float]:
+    """Half of the steps, then the rest in another model of another seed with the state loaded."""
+    share = TOKENS.chunk(whole.size())[whole.get_local_rank()]
+    first = sharded(fresh(name), whole)
+    optimizer = optimizer_of(name, first)
+    losses = averaged(training(first, optimizer, share), whole, STEPS // 2)
+    weights, moments = get_state_dict(first, optimizer)
+    second = sharded(fresh(name, seed=9), whole)
+    other = optimizer_of(name, second)
+    set_state_dict(second, other, model_state_dict=weights, optim_state_dict=moments)
+    return losses + averaged(training(second, other, share), whole, STEPS - STEPS // 2)
+
+
+def tensors_on_two(name: str, whole: DeviceMesh, pairs: DeviceMesh) -> list[float]:
+    model: Any = tensor_parallel(fresh(name), pairs["inner"])  # type: ignore[arg-type]
+    return trained(name, model, pairs["outer"])
+
+
+def tensors_and_fsdp(name: str, whole: DeviceMesh, pairs: DeviceMesh) -> list[float]:
+    model: Any = tensor_parallel(fresh(name), pairs["inner"])  # type: ignore[arg-type]
+    return trained(name, sharded(model, pairs["outer"]), pairs["outer"])
+
+
+Way = Callable[[str, DeviceMesh, DeviceMesh], list[float]]
+ANY_MODEL: tuple[Way, ...] = (
+    ddp, fsdp_on_four, fsdp_on_two, fsdp_in_replicas, fsdp_compiled, fsdp_resumed,
+)  # fmt: skip
+WAYS: tuple[tuple[Way, str], ...] = (
+    *itertools.product(ANY_MODEL, ("gpt", "multihead", "attribute")),
+    (tensors_and_fsdp, "attribute"),
+)
+
+
+def run(rank: int, folder: str) -> None:
+    """What one process does: all the ways; the first writes every loss to ``losses.pt``."""
+    torch.set_num_threads(1)
+    store = dist.FileStore(f"{folder}/store", PROCESSES)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=PROCESSES)
+    whole = init_device_mesh("cpu", (PROCESSES,))
+    pairs = init_device_mesh("cpu", (2, 2), mesh_dim_names=("outer", "inner"))
+    found = {}
+    for way, name in WAYS:
+        found[way.__name__, name] = way(name, whole, pairs)
+    if rank == 0:
+        torch.save(found, f"{folder}/losses.pt")
+    dist.destroy_process_group()
