@@ -60,7 +60,7 @@ class Models:
 
     # --- knobs --------------------------------------------------------------------------------
 
-    def scaled_knobs(self, factor: int) -> dict[str, Any]:
+    def scaled_knobs(self, factor: float) -> dict[str, Any]:
         """All knobs times a factor."""
         return {name: scaled(value, factor) for name, value in self.base.items()}
 

@@ -10,6 +10,7 @@ import typer
 from automup import __version__
 from automup.cli.convert import convert
 from automup.cli.explain import explain
+from automup.cli.sweep import sweep
 from automup.errors import AutomupError, UsageError
 
 app = typer.Typer(
@@ -37,7 +38,7 @@ def _main(
     """Put any PyTorch model into the maximal update parametrization (μP)."""
 
 
-for command in (convert, explain):
+for command in (convert, explain, sweep):
     app.command()(command)
 
 

@@ -1,0 +1,130 @@
+"""One run: a model is built, trained for some steps, and its loss is a number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from automup.constants import Constants
+from automup.data import Data, to_device
+from automup.errors import UsageError
+from automup.optim import optimizer_class_of
+from automup.sweep.settings import Point, Settings
+
+if TYPE_CHECKING:
+    from automup.api import Mup
+    from automup.study import Study
+
+#: How many losses are read at once: each reading waits for the GPU.
+_READ = 10
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Everything that a run needs besides its point.
+
+    Args:
+        mup: the model in muP.
+        study: the same model as its author builds it.
+        data: batches and loss.
+        settings: steps, batch size, optimizer, and what part of a run counts.
+        device: where to train.
+        constants: the tuned constants of muP, those that are not 1.
+    """
+
+    mup: Mup
+    study: Study
+    data: Data
+    settings: Settings
+    device: torch.device
+    constants: Mapping[str, float] = field(default_factory=dict)
+
+    def result(self, point: Point) -> float:
+        """The mean loss over the last part of a run; infinite if it diverged."""
+        return score(list(self.losses(point)), self.settings)
+
+    def losses(self, point: Point) -> Iterator[float]:
+        """The losses of a run, step by step, up to the first one that is not finite."""
+        torch.manual_seed(point.seed)
+        model = self._model(point).to(self.device)
+        optimizer = self._optimizer(model, point)
+        settings = self.settings
+        batches = endless(self.data, settings.batch_size, point.seed)
+        waiting: list[torch.Tensor] = []
+        for number, batch in enumerate(islice(batches, settings.steps), 1):
+            loss = self.data.loss(model, to_device(batch, self.device))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            waiting.append(loss.detach())
+            if len(waiting) == _READ or number == settings.steps:
+                values: list[float] = torch.stack(waiting).tolist()
+                waiting.clear()
+                for value in values:
+                    yield value
+                    if not math.isfinite(value):
+                        return
+
+    def _model(self, point: Point) -> nn.Module:
+        knobs = self.study.models.scaled_knobs(point.multiple)
+        if point.parametrization == "sp":
+            model = self.study.models.drawn(knobs)
+        else:
+            model = self._tuned()(**knobs)
+        return model.train()
+
+    def _optimizer(self, model: nn.Module, point: Point) -> torch.optim.Optimizer:
+        cls: Any = optimizer_class_of(self.settings.optimizer)
+        options = self.settings.options
+        if point.parametrization == "sp":
+            made: torch.optim.Optimizer = cls(model.parameters(), lr=point.lr, **options)
+            return made
+        return self._tuned().optimizer(model, cls, lr=point.lr, **options)
+
+    def _tuned(self) -> Mup:
+        return self.mup.with_constants(Constants.of(self.constants))
+
+
+def score(losses: Sequence[float], settings: Settings) -> float:
+    """The mean of the last part of a run's losses so far; infinite if one is not finite."""
+    if not losses or not math.isfinite(losses[-1]):
+        return math.inf
+    count = max(1, math.ceil(len(losses) * settings.last))
+    return sum(losses[-count:]) / count
+
+
+def endless(data: Data, batch_size: int, seed: int) -> Iterator[Any]:
+    """Batches without an end: data that ends is begun again, with another seed each time.
+
+    Raises:
+        UsageError: there is not one batch.
+    """
+    while True:
+        batch = None
+        for batch in data.batches(batch_size, seed):
+            yield batch
+        if batch is None:
+            raise UsageError(
+                "The data has no batch.", fix=f"Give batches({batch_size}, {seed}) at least one."
+            )
+        seed += 1_000_003  # no other run's seed
+
+
+def choose_device(name: str = "") -> torch.device:
+    """The device of that name; left out, the first GPU that the process sees, else the CPU.
+
+    Raises:
+        UsageError: there is no such device.
+    """
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"No device {name!r}: {str(error).splitlines()[0]}.") from error
+    return device
