@@ -83,9 +83,7 @@ def _cells(row: Row, first: bool) -> list[str]:
         TITLES[row.parametrization] if first else "",
         said(row),
         f"{power(best.log2_lr.value)}{_error(best.log2_lr)}{edge}",
-        ""
-        if first or math.isnan(row.drift.value)
-        else f"{row.drift.value:+.2f}{_error(row.drift)}",
+        f"{row.drift.value:+.2f}{_error(row.drift)}" if moves else "",
         loss(best.loss),
         loss(row.transferred) + ("" if row.regret == 0 else f"  (+{percent(row.regret)})"),
     ]
