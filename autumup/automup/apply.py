@@ -17,7 +17,7 @@ from torch import nn
 from automup.compiling import Guard
 from automup.edits import Edit
 from automup.errors import PlanError
-from automup.multihead import scale_logits
+from automup.multihead import scale_logits, without_nested_tensors
 from automup.plan import Parameter, Plan
 from automup.reach import Path
 from automup.recompile import Patch, Scaling, apply_patch, digest_of_file
@@ -111,6 +111,7 @@ def multiply(model: nn.Module, changes: Sequence[Change]) -> None:
             case MultiheadChange(factor=factor):
                 assert isinstance(module, nn.MultiheadAttention)
                 scale_logits(module, factor)
+                without_nested_tensors(model)
             case InputChange(factor=factor):
                 apply_patch(module, Scaling("input", factor))
             case OutputChange(factor=factor):

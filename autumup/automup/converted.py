@@ -6,6 +6,7 @@ from typing import Any
 
 from automup.capture.load import ModelSource, load_text
 from automup.edits import Factor
+from automup.rewrite.constructor import CALLS
 
 
 def converted_knobs(source: ModelSource) -> dict[str, Any]:
@@ -26,5 +27,5 @@ def original_of(source: ModelSource) -> ModelSource:
         for code in (factor.code(), factor.inverse_code()):
             text = text.replace(f" {code}", " 1.0")
     module = load_text(text, source.file)
-    module.__dict__["mup_init_"] = lambda model: None
+    vars(module).update({call: lambda model: None for call in CALLS})
     return ModelSource(getattr(module, source.name), module, source.file, source.name, text)

@@ -38,18 +38,19 @@ def edited_forms(study: Study, spot: Spot) -> Iterator[tuple[Edits, bool]]:
         yield form, any(step.kind == "item" for step in path)
 
 
-def argument_forms(study: Study, spot: Spot) -> Iterator[Edits]:
+def argument_forms(study: Study, spot: Spot, file: str = "") -> Iterator[Edits]:
     """Edits of one argument of a call on the way to a spot, the innermost call first.
 
     For functions whose code cannot be edited, or does not show what it computes, as a library's,
-    or one out of a registry: a scale or a query that is passed to them.
+    or one out of a registry: a scale or a query that is passed to them. ``file``: where the calls
+    must be, if that matters.
     """
     model = study.models.at_base
     for depth, frame in enumerate(spot.first.frames):
         ways = [path for _, path in _ways(model, spot.first, depth)]
         sure = (i for i, path in enumerate(ways) if all(step.kind != "item" for step in path))
         way = next(sure, None)
-        if way is not None:
+        if way is not None and file in ("", frame.file):
             for number in range(min(ARGUMENTS, len(_arguments_of(frame)))):
                 yield _for_each_module(study, partial(_edited_argument, study, depth, way, number))
 

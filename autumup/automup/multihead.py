@@ -37,6 +37,17 @@ def scale_logits(module: nn.MultiheadAttention, factor: float) -> None:
         apply_patch(module, Wrapping((*attend, Step("global", name)), with_scaled_query, factor))
 
 
+def without_nested_tensors(model: nn.Module) -> None:
+    """Keep torch's encoders from nested tensors, which only its fused kernels can take."""
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoder) and not all(
+            part._qkv_same_embed_dim
+            for part in module.modules()
+            if isinstance(part, nn.MultiheadAttention)
+        ):
+            module.use_nested_tensor = False
+
+
 def _author(module: nn.Module) -> type:
     """The module's class without patches."""
     kind: type = getattr(type(module), "_automup_class", type(module))

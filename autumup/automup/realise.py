@@ -210,7 +210,7 @@ class _Choice:
     def _mended(self, spot: Spot, form: Form, number: int) -> frozenset[Key] | RewriteError:
         if (spot.key, number) not in self._tried:
             try:
-                result: frozenset[Key] | RewriteError = _mended(self._study, spot, form)
+                result: frozenset[Key] | RewriteError = mended_by(self._study, spot, form)
             except RewriteError as error:
                 result = error
             self._tried[spot.key, number] = result
@@ -287,7 +287,7 @@ def _numbers(nodes: Iterable[fx.Node]) -> set[float]:
     return args | {f.value for f in facts if f.value and all(size == 1 for size in f.shape)}
 
 
-def _mended(study: Study, spot: Spot, form: Form) -> frozenset[tuple[Span, float]]:
+def mended_by(study: Study, spot: Spot, form: Form) -> frozenset[tuple[Span, float]]:
     """The spots that a form mends, in every direction; none if it causes others."""
     mended: set[tuple[Span, float]] = set()
     for knobs, direction in study.probes:

@@ -64,7 +64,10 @@ class Correction:
     @property
     def outside_library(self) -> bool:
         """Whether user code computes it: directly, or by calling the layer that is the readout."""
-        return len(self.node.meta["fact"].library) <= (1 if self.kind == "readout" else 0)
+        library: Sequence[str] = self.node.meta["fact"].library
+        of_one_layer = len({name.rpartition(".")[0] for name in library}) == 1
+        called = len(library) == 1 or (of_one_layer and "." in library[0])
+        return not library or (self.kind == "readout" and called)
 
     @property
     def frames(self) -> tuple[Frame, ...]:

@@ -37,9 +37,10 @@ def convert(
     if out is not None and not diff:
         _check_output(out, source, force)
     from automup.convert import convert as convert_file
+    from automup.converted import original_of
 
     with running_model():
-        study = open_model(source, base, width, input, override)
+        study = open_model(original_of(source), base, width, input, override)
         conversion = convert_file(source, study, strict=strict)
     for note in conversion.notes:
         typer.echo(f"note: {note}", err=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from automup.edits import Multiplier
+from automup.rewrite import attention
 from automup.rewrite.table import Row, table_code
 
 NAMES = (
@@ -18,6 +19,8 @@ NAMES = (
     "mup_optimizer",
     "_mup_row",
     "_mup_ratios",
+    attention.CLASS,
+    attention.CALL,
 )
 
 _HEADER = """\
@@ -244,6 +247,8 @@ def block_code(
     """
     cut = any(row.parts for row in rows.values())
     header = _HEADER + (_HEADER_PARTS if cut else "")
+    heads = any(row.head_dim for row in rows.values())
+    header += attention.HEADER if heads else ""
     header += _HEADER_INIT if any(row.init != () for row in rows.values()) else ""
     values = ", ".join(f'"{name}": {value!r}' for name, value in knobs.items())
     places = "".join(f"    {site.code()},\n" for site in sites)
@@ -251,7 +256,9 @@ def block_code(
     table = f"MUP_KNOBS = {{{values}}}\n{listed}{table_code(rows)}\n"
     ratios, rescale = (_RATIOS_OF_PARTS, _RESCALE_PARTS) if cut else (_RATIOS, _RESCALE)
     groups = _GROUPS.replace("{refusal}", _REFUSAL_OF_PARTS if cut else "")
-    functions = [_LOOKUP, ratios, *([_INIT + rescale] if init else []), groups]
+    functions = [_LOOKUP, ratios, *([_INIT + rescale] if init else [])]
+    functions += [attention.CODE] if heads else []
+    functions.append(groups)
     text = "\n\n".join([header + table, *functions])
     for module, local in modules.items():
         if local != module:

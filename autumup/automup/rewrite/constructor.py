@@ -1,4 +1,4 @@
-"""One call that rescales the init: at the end of the root class's constructor or init method."""
+"""The calls at the end of the root class's constructor, or of its init method."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ import libcst as cst
 from libcst import matchers as m
 
 from automup.errors import RewriteError
+from automup.rewrite import attention
 from automup.rewrite.syntax import code, dotted, last_name
 
-CALL = "mup_init_"
+CALLS = {
+    "mup_init_": "# rescale the init to muP",
+    attention.CALL: "# the logits of torch's own attention",
+}
+"""The functions of the muP block that a model calls, and what is said of that."""
 
 
-def add_init_call(
+def add_call(
     module: cst.Module,
+    call: str,
     root: cst.ClassDef,
     init_functions: Sequence[str],
     file: str,
@@ -29,6 +35,14 @@ def add_init_call(
 
     A class that inherits the constructor, or that method, gets one that passes everything on.
 
+    Args:
+        module: the file.
+        call: a function of the muP block, one of ``CALLS``.
+        root: the model's class, in the file.
+        init_functions: qualified names of the methods that draw weights; none to have the call at
+            the end of the constructor whatever they draw.
+        file: the file's name, for errors.
+
     Raises:
         RewriteError: if a decorator makes the constructor, or no one place comes after every draw.
     """
@@ -37,13 +51,15 @@ def add_init_call(
     chosen = _outermost(root, methods, init_functions, file)
     inherited = _inherited(root, methods, init_functions)
     if chosen is None and inherited:
-        return module.with_deep_changes(root, body=_with_override(root, inherited, module, file))
+        made = _with_override(root, inherited, call, module, file)
+        return module.with_deep_changes(root, body=made)
     if chosen is not None and constructor is not None:
         _check_last(constructor, chosen.name.value, file)
     function = chosen or constructor or _after_generated(root, methods, file)
     if function is None:
-        return module.with_deep_changes(root, body=_with_override(root, "__init__", module, file))
-    return module.with_deep_changes(function, body=_with_call(function, file).body)
+        made = _with_override(root, "__init__", call, module, file)
+        return module.with_deep_changes(root, body=made)
+    return module.with_deep_changes(function, body=_with_call(function, call, file).body)
 
 
 def self_name(function: cst.FunctionDef) -> str:
@@ -117,16 +133,16 @@ def _inherited(
 
 
 def _with_override(
-    root: cst.ClassDef, name: str, module: cst.Module, file: str
+    root: cst.ClassDef, name: str, call: str, module: cst.Module, file: str
 ) -> cst.IndentedBlock:
-    """The class's body with a method of its own that calls the inherited one, then rescales.
+    """The class's body with a method of its own that calls the inherited one, then the block's.
 
     It stands before the first method but the constructor, and takes whatever the inherited one
     takes: the base's signature is not written down twice.
     """
     text = f"def {name}(self, *args, **kwargs):\n    super().{name}(*args, **kwargs)\n"
     made = cst.parse_statement(text, config=module.config_for_parsing)
-    made = _with_call(cst.ensure_type(made, cst.FunctionDef), file)
+    made = _with_call(cst.ensure_type(made, cst.FunctionDef), call, file)
     block = _indented(root.body)
     body = [*block.body]
     functions = [i for i, n in enumerate(body) if isinstance(n, cst.FunctionDef)]
@@ -200,9 +216,8 @@ def _may_draw(call: cst.Call) -> bool:
     )
 
 
-def _with_call(function: cst.FunctionDef, file: str) -> cst.FunctionDef:
-    call = f"{CALL}({self_name(function)})"
-    small = cst.Expr(cst.parse_expression(call))
+def _with_call(function: cst.FunctionDef, call: str, file: str) -> cst.FunctionDef:
+    small = cst.Expr(cst.parse_expression(f"{call}({self_name(function)})"))
     function = function.with_changes(body=_indented(function.body))
     before = _BeforeReturns(lambda: cst.SimpleStatementLine([small.deep_clone()]), file)
     function = cst.ensure_type(function.visit(before), cst.FunctionDef)
@@ -215,7 +230,7 @@ def _with_call(function: cst.FunctionDef, file: str) -> cst.FunctionDef:
     line = cst.SimpleStatementLine(
         [small],
         trailing_whitespace=cst.TrailingWhitespace(
-            cst.SimpleWhitespace("  "), cst.Comment("# rescale the init to muP")
+            cst.SimpleWhitespace("  "), cst.Comment(CALLS[call])
         ),
     )
     return function.with_changes(body=block.with_changes(body=[*block.body, line]))

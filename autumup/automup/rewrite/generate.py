@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import libcst as cst
@@ -12,8 +13,9 @@ from libcst import matchers as m
 from automup.edits import Edit, Multiplier
 from automup.errors import RewriteError
 from automup.plan import Parameter
+from automup.rewrite import attention
 from automup.rewrite.block import NAMES, block_code
-from automup.rewrite.constructor import add_init_call
+from automup.rewrite.constructor import add_call
 from automup.rewrite.edit import byte_order_mark, edit_sites, parse
 from automup.rewrite.imports import Imports, ensure_import, read_imports
 from automup.rewrite.optimizers import rewire
@@ -30,6 +32,7 @@ def convert_source(
     init_functions: Sequence[str],
     knobs: Mapping[str, Any],
     sites: Sequence[Multiplier] = (),
+    head_dims: Mapping[str, int] = MappingProxyType({}),
 ) -> str:
     """The muP version of a model file, which does not import automup.
 
@@ -45,6 +48,8 @@ def convert_source(
             called after the constructor (``"GPT.init_weights"``).
         knobs: the width knobs' values at the base.
         sites: the multipliers that the edits make, for the reader.
+        head_dims: torch's own attention modules whose logits need one, by the weights of their
+            output projections, each with the size of its heads at the base.
 
     Raises:
         RewriteError: if any part of the conversion has no safe place in the file.
@@ -59,12 +64,14 @@ def convert_source(
     module = rewire(module, _root(module, root_class, file), imports, file)
     if init:
         root = _root(module, root_class, file)
-        module = add_init_call(module, root, init_functions, file)
+        module = add_call(module, "mup_init_", root, init_functions, file)
+    if head_dims:
+        module = add_call(module, attention.CALL, _root(module, root_class, file), (), file)
     for name in ("torch", "math"):
         module = ensure_import(module, name)
     imports = read_imports(module)
     text = block_code(
-        table(parameters),
+        table(parameters, head_dims),
         knobs=knobs,
         sites=sites,
         init=init,

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from types import MappingProxyType
 
 from automup.errors import RewriteError
 from automup.plan import Parameter, SizeLaw, ratios
@@ -26,13 +27,15 @@ class Row:
 
     ``fan_in`` and ``fan_out`` pair infinite dimensions with their base sizes; ``init`` is the law
     that the constructor follows, None where the init is to be left alone. ``parts`` are the pieces
-    of a fused weight's rows: their base sizes, and whether they grow.
+    of a fused weight's rows: their base sizes, and whether they grow. ``head_dim`` is the size of a
+    head at the base where the weight is the output projection of torch's own attention.
     """
 
     fan_in: Dims
     fan_out: Dims
     init: tuple[SizeLaw, ...] | None
     parts: tuple[tuple[int, bool], ...] = ()
+    head_dim: int = 0
 
     def code(self) -> dict[str, str]:
         """The row's entries as source; what is empty is left out."""
@@ -42,6 +45,8 @@ class Row:
                 entries[key] = "{" + ", ".join(f"{d}: {size}" for d, size in dims) + "}"
         if self.parts:
             entries["parts"] = f"[{', '.join(map(str, self.parts))}]"
+        if self.head_dim:
+            entries["head_dim"] = str(self.head_dim)
         if self.init is None:
             entries["init"] = "None"
         elif self.init:
@@ -59,14 +64,20 @@ def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def table(parameters: Sequence[Parameter]) -> dict[str, Row]:
+def table(
+    parameters: Sequence[Parameter], head_dims: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, Row]:
     """The rows by name pattern, in the order of the parameters.
+
+    Args:
+        parameters: the plan's facts.
+        head_dims: sizes of heads at the base, by the weights that carry them.
 
     Raises:
         RewriteError: if the factor that the plan gives a parameter's init has no formula.
     """
     shapes = {name: p.shape for p in parameters for name in p.names}
-    rows = {p.name: _row(p, shapes) for p in parameters}
+    rows = {p.name: replace(_row(p, shapes), head_dim=head_dims.get(p.name, 0)) for p in parameters}
     families: dict[str, list[str]] = {}
     for name in rows:
         families.setdefault(_pattern(name, frozenset()), []).append(name)

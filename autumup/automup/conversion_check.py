@@ -1,0 +1,155 @@
+"""The check of a converted file: it must be in muP, and at the base the author's model exactly."""
+
+from __future__ import annotations
+
+import linecache
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_leaves
+
+from automup.analysis.comparison import Comparison
+from automup.capture.load import ModelSource, load_text
+from automup.capture.raised import describe
+from automup.capture.trace import Workshop
+from automup.errors import AutomupError, RewriteError
+from automup.models import Knobs
+from automup.planning import make_plan
+from automup.rewrite import attention
+from automup.study import Study, study_source
+
+CHECKABLE = 1 << 24  # parameters; a larger base model is not built for the bit-for-bit check
+
+
+def check_converted(
+    source: ModelSource, study: Study, text: str, head_dims: Mapping[str, int]
+) -> None:
+    """The converted file must be in muP, and at the base the author's model bit for bit.
+
+    Args:
+        source: the author's file.
+        study: the study of its model.
+        text: the converted file.
+        head_dims: torch's own attention modules that it scales, with their heads' sizes.
+
+    Raises:
+        RewriteError: if it is not, or does not run.
+    """
+    lines = linecache.cache.get(source.file)
+    try:
+        wrong = _faults(source, study, text, head_dims)
+    except Exception as error:  # the file that was made may fail in any way
+        said = error if isinstance(error, AutomupError) else f"{describe(error)}."
+        raise RewriteError(
+            f"The converted file does not stand up to its own check: {said}",
+            where=source.file,
+            fix="Please report this as a bug, with the model file.",
+        ) from error
+    finally:  # loading the text under the author's file name left its lines and module behind
+        sys.modules[source.module.__name__] = source.module
+        if lines is not None:
+            linecache.cache[source.file] = lines
+    if wrong:
+        raise RewriteError(
+            f"The converted file is not in muP: {'; '.join(wrong)}.",
+            where=source.file,
+            fix="Please report this as a bug, with the model file."
+            if isinstance(source.cls, type)
+            else f"If {source.name} draws weights, let the constructor of the class draw them.",
+        )
+
+
+def _faults(
+    source: ModelSource, study: Study, text: str, head_dims: Mapping[str, int]
+) -> list[str]:
+    """What the analysis of the converted file still finds, and where it differs at the base.
+
+    In torch's own attention, which multiplies a part of a bias, the calculus cannot see the
+    multiplier: it must find there that it is needed, without it.
+    """
+    before = _run_at_base(study)  # loading the text defines the file's own operations anew
+    module = load_text(text, source.file)
+    made = ModelSource(getattr(module, source.name), module, source.file, source.name, text)
+    scale = vars(module).pop(attention.CALL, None)
+    vars(module)[attention.CALL] = lambda model: None
+    converted = study_source(
+        made, study.base, study.models.fixed, study.models.inputs, study.overrides
+    )
+    left = converted.exponents
+    plan = make_plan(converted, converted.wide)
+    vars(module)[attention.CALL] = scale
+    spots = [s for s in left.spots if not head_dims.keys() >= set(s.modules)]
+    wrong = [str(s.span) for s in spots] + _new_problems(study, left)
+    wrong += _unscaled(converted, head_dims)
+    wrong += [f"init of {p.name}" for p in plan.parameters if p.init_mult != 1.0 and not p.parts]
+    wrong += _wrong_parts(study, converted)
+    return wrong + _differences(before, _run_at_base(converted))
+
+
+def _unscaled(converted: Study, head_dims: Mapping[str, int]) -> list[str]:
+    """Attention modules of torch that the converted model does not scale as planned."""
+    if not head_dims:
+        return []
+    model = Workshop(lambda: converted.models.build(converted.wide)).built.model
+    wrong = []
+    for name, size in head_dims.items():
+        module: Any = model.get_submodule(name)
+        if getattr(module, "mup_scale", 1.0) != (size / module.head_dim) ** 0.5:
+            wrong.append(f"the logits of {name}")
+    return wrong
+
+
+def _wrong_parts(study: Study, converted: Study) -> list[str]:
+    """Fused weights whose parts the converted constructor does not draw as planned.
+
+    Their law has no single exponent, so real draws at twice the base are compared.
+    """
+    fused = [p for p in make_plan(study, study.wide).parameters if p.parts]
+    size = sum(p.numel() for p in study.models.shop(study.wide).built.model.parameters())
+    if not fused or size > CHECKABLE:
+        return []
+    before, after = (_drawn_at(s, study.wide) for s in (study, converted))
+    wrong = []
+    for p in fused:
+        rows = [part.size for part in p.parts]
+        pieces = before[p.name].split(rows, p.fan_out_dims[0])
+        planned = [piece * part.init_mult for piece, part in zip(pieces, p.parts, strict=True)]
+        if not torch.allclose(torch.cat(planned, p.fan_out_dims[0]), after[p.name]):
+            wrong.append(f"init of {p.name}")
+    return wrong
+
+
+def _drawn_at(study: Study, knobs: Knobs) -> dict[str, torch.Tensor]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return {name: p.detach() for name, p in study.models.drawn(knobs).named_parameters()}
+
+
+def _new_problems(study: Study, left: Comparison) -> list[str]:
+    """What the converted file leaves open that the author's did not."""
+    before = {u.reason for u in study.exponents.unresolved}
+    return [u.reason for u in left.unresolved if u.reason not in before]
+
+
+def _differences(before: list[torch.Tensor], after: list[torch.Tensor]) -> list[str]:
+    """Where the converted model differs from the author's at the base, on real tensors."""
+    same = len(before) == len(after) and all(
+        a.shape == b.shape and a.dtype == b.dtype and torch.equal(a.nan_to_num(), b.nan_to_num())
+        for a, b in zip(before, after, strict=True)
+    )
+    return [] if same else ["at the base its weights or outputs differ from the author's"]
+
+
+def _run_at_base(study: Study) -> list[torch.Tensor]:
+    """The weights and outputs at the base; nothing of a model too large to be built for it."""
+    if sum(p.numel() for p in study.models.at_base.parameters()) > CHECKABLE:
+        return []
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        model = study.models.drawn(study.base).eval()
+        inputs = study.models.inputs(model)
+        outputs = model(*inputs.args, **inputs.kwargs)
+        tensors = [x for x in tree_leaves(outputs) if isinstance(x, torch.Tensor)]
+        return [p.detach() for p in model.state_dict().values()] + tensors
