@@ -14,10 +14,10 @@ from automup.analysis.comparison import Comparison
 from automup.capture.load import ModelSource, load_text
 from automup.capture.raised import describe
 from automup.capture.trace import Workshop
+from automup.converted import without_attention
 from automup.errors import AutomupError, RewriteError
 from automup.models import Knobs
 from automup.planning import make_plan
-from automup.rewrite import attention
 from automup.study import Study, study_source
 
 CHECKABLE = 1 << 24  # parameters; a larger base model is not built for the bit-for-bit check
@@ -72,14 +72,11 @@ def _faults(
     before = _run_at_base(study)  # loading the text defines the file's own operations anew
     module = load_text(text, source.file)
     made = ModelSource(getattr(module, source.name), module, source.file, source.name, text)
-    scale = vars(module).pop(attention.CALL, None)
-    vars(module)[attention.CALL] = lambda model: None
-    converted = study_source(
-        made, study.base, study.models.fixed, study.models.inputs, study.overrides
-    )
-    left = converted.exponents
-    plan = make_plan(converted, converted.wide)
-    vars(module)[attention.CALL] = scale
+    author = study.models
+    with without_attention(module):
+        converted = study_source(made, study.base, author.fixed, author.inputs, study.overrides)
+        left = converted.exponents
+        plan = make_plan(converted, converted.wide)
     spots = [s for s in left.spots if not head_dims.keys() >= set(s.modules)]
     wrong = [str(s.span) for s in spots] + _new_problems(study, left)
     wrong += _unscaled(converted, head_dims)

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 from automup.capture.load import ModelSource, load_text
 from automup.edits import Factor
+from automup.rewrite import attention
 from automup.rewrite.constructor import CALLS
 
 
 def converted_knobs(source: ModelSource) -> dict[str, Any]:
     """The base that a converted file records; nothing for a file of the author's."""
     return dict(getattr(source.module, "MUP_KNOBS", {}))
+
+
+@contextlib.contextmanager
+def without_attention(module: ModuleType) -> Iterator[None]:
+    """Inside, a converted file makes models without the multiplier of torch's own attention.
+
+    The calculus does not see it: it is on a part of a bias.
+    """
+    given = vars(module).get(attention.CALL)
+    vars(module)[attention.CALL] = lambda model: None
+    try:
+        yield
+    finally:
+        vars(module)[attention.CALL] = given
 
 
 def original_of(source: ModelSource) -> ModelSource:

@@ -284,6 +284,11 @@ scores = q @ k.mT / math.sqrt(d)
         "y = self.mha(x, x, x)[0].unflatten(-1, (self.heads, -1)).transpose(1, 2)",
         "self.mha = nn.MultiheadAttention(dim, heads, batch_first=True)",
     ),
+    "a subclass of nn.MultiheadAttention": (
+        "y = self.mha(x, x, x)[0].unflatten(-1, (self.heads, -1)).transpose(1, 2)",
+        "self.mha = Own(dim, heads, batch_first=True)",
+        "class Own(nn.MultiheadAttention):\n    pass\n",
+    ),
 }
 
 #: The ways that compute softmax(q k / sqrt(d)) v, which are all the same model.
@@ -319,7 +324,7 @@ STANDARD = (
 NEUTRAL = ("cosine similarity", "linear attention")
 
 #: Those whose attention is in code outside the file.
-REFUSED = ("nn.MultiheadAttention",)
+REFUSED = ("a subclass of nn.MultiheadAttention",)
 
 FORMS = tuple(name for name in _WAYS if name not in REFUSED)
 
