@@ -1,6 +1,6 @@
 """automup: any PyTorch model in the maximal update parametrization.
 
-``parametrize`` in code, ``automup convert | explain`` on the command line.
+``parametrize`` in code, ``automup convert | explain | check`` on the command line.
 """
 
 from __future__ import annotations

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import inspect
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -27,6 +27,10 @@ from automup.report import Explanation, describe
 from automup.rules import Role
 from automup.study import Study, open_study
 from automup.tuning import check_constants
+
+if TYPE_CHECKING:
+    from automup.check import Check
+    from automup.data import Data
 
 DEFAULT_BASE = 256
 
@@ -146,6 +150,11 @@ class Mup:
         return self._study.exponents.unresolved
 
     @property
+    def study(self) -> Study:
+        """What was found out of the model."""
+        return self._study
+
+    @property
     def base(self) -> dict[str, Any]:
         """The width knobs' values at which muP equals SP."""
         return dict(self._study.base)
@@ -233,6 +242,43 @@ class Mup:
     ) -> list[dict[str, Any]]:
         """muP's parameter groups as plain dicts; see :func:`automup.optim.param_groups`."""
         return optim.param_groups(self._any_plan, model, optimizer_class, **settings)
+
+    def check(
+        self,
+        optimizer_class: type[torch.optim.Optimizer] = torch.optim.AdamW,
+        *,
+        lr: float | None = None,
+        widths: Sequence[float] = (),
+        seeds: int = 3,
+        steps: int = 3,
+        data: Data | None = None,
+    ) -> Check:
+        """The coordinate check: does training move every activation alike at all widths.
+
+        Trains the model a few steps, in muP and in SP, at multiples of a small base.
+
+        Args:
+            optimizer_class: what it is trained with.
+            lr: the learning rate at the base; 2e-3 for Adam's family and 0.05 for SGD's.
+            widths: multiples of the small base; 1, 2, 4 and 8, or to 4 for a large model.
+            seeds: how many times each width is trained.
+            steps: how long; the readout is judged at step 2 and the rest at step 3.
+            data: ``batches(batch_size, seed)`` and ``loss(model, batch)``, see
+                :mod:`automup.data`; a task made of the example inputs when left out.
+        """
+        from automup.check.cases import check_mup
+
+        return check_mup(
+            self, optimizer_class, lr=lr, widths=widths, seeds=seeds, steps=steps, data=data
+        )
+
+    def at_base(self, base: Mapping[str, Any]) -> Mup:
+        """The same model function with another base, analysed there; the constants stay."""
+        models = self._study.models
+        study = open_study(
+            models.build, base, models.inputs, self._study.name, None, self._study.overrides
+        )
+        return Mup(study, self._model_fn, strict=self._strict).with_constants(self.constants)
 
     @cached_property
     def _any_plan(self) -> Plan:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from automup import __version__
+from automup.cli.check import check
 from automup.cli.convert import convert
 from automup.cli.explain import explain
 from automup.cli.sweep import sweep
@@ -38,7 +39,7 @@ def _main(
     """Put any PyTorch model into the maximal update parametrization (μP)."""
 
 
-for command in (convert, explain, sweep):
+for command in (convert, explain, check, sweep):
     app.command()(command)
 
 

@@ -27,8 +27,13 @@ def open_model(
     width: str,
     inputs: list[str] | None,
     override: list[str] | None,
+    *,
+    small: bool = False,
 ) -> Study:
-    """The study that the common options ask for; knobs are discovered where none are named."""
+    """The study that the common options ask for; knobs are discovered where none are named.
+
+    ``small``: at a smaller base, if the user names none, where only ratios matter.
+    """
     from automup.capture.given_inputs import parse_inputs
     from automup.capture.knobs import discover
     from automup.capture.values import parse_assignments
@@ -40,7 +45,7 @@ def open_model(
     overrides = Overrides.parse(override or [])
     recorded, given = converted_knobs(source), parse_assignments(base or [])
     names = [n.strip() for n in width.split(",") if n.strip()]
-    if recorded:
+    if recorded and not small:
         _check_recorded(recorded, given, names)
     given, names = {**recorded, **given}, names or list(recorded)
     if not names:
@@ -53,7 +58,12 @@ def open_model(
                 f"A width cannot be {name}={values[name]}.", fix=f"Pass --base {name}=256, or so."
             )
     fixed = {name: value for name, value in values.items() if name not in names}
-    return study_source(source, {name: values[name] for name in names}, fixed, maker, overrides)
+    knobs = {name: values[name] for name in names}
+    if small and not base:
+        from automup.check.base import small_base
+
+        knobs = dict(small_base(source.build, knobs, maker, fixed))
+    return study_source(source, knobs, fixed, maker, overrides)
 
 
 def _check_recorded(

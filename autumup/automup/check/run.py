@@ -1,0 +1,112 @@
+"""One check from the model to the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from automup.capture.widths import scaled
+from automup.check.audit import Audit, Terms, audit
+from automup.check.constants import faults_in_code, findings, gauges
+from automup.check.responses import Responses
+from automup.check.result import Check, Trained
+from automup.check.training import Knobs, Protocol, Run, Subject, readings, train_all
+from automup.check.verdict import Judge, in_order, judged_steps, positions
+
+if TYPE_CHECKING:
+    from automup.data import Data
+    from automup.plan import Plan
+    from automup.study import Study
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user can choose of a check."""
+
+    lr: float
+    widths: tuple[float, ...] = (1, 2, 4, 8)
+    seeds: int = 3
+    steps: int = 3
+    batch_size: int = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A model to check.
+
+    Args:
+        study: the study of the very code that is checked, or of the author's model where automup's
+            own multipliers are checked.
+        plan: its plan at twice the base.
+        subject: how it is built and trained.
+        terms: how strictly the table is meant.
+        audits_code: whether the constants in the code are the user's, and so to be audited.
+        other: what to measure beside it.
+    """
+
+    study: Study
+    plan: Plan
+    subject: Subject
+    terms: Terms
+    audits_code: bool
+    other: Subject | None = None
+
+
+def check(
+    case: Case, data: Data, settings: Settings, done: Callable[[], None] = lambda: None
+) -> Check:
+    """Train, audit, judge. ``done`` is called after every run."""
+    widths = settings.widths
+    knobs = tuple(knobs_at(case.study, width) for width in widths)
+    responses = Responses(case.subject, data, knobs[0], settings.batch_size)
+    zeroed = responses.final_readouts(case.plan)
+    protocol = Protocol(knobs, settings.seeds, settings.steps, settings.batch_size, zeroed)
+    runs = train_all(case.subject, data, protocol, done)
+    trained = readings(case.subject.label, runs, widths)
+    audited = _audited(case, runs, widths)
+    judge = Judge(trained, case.plan, judged_steps(settings.steps, bool(zeroed)), responses)
+    return Check(
+        model=case.study.name,
+        optimizer=runs[0][0].optimizer,
+        lr=settings.lr,
+        base=dict(knobs[0]),
+        widths=widths,
+        seeds=settings.seeds,
+        steps=settings.steps,
+        findings=in_order(audited.findings, judge.findings(), positions(runs[0][0].places)),
+        remarks=audited.remarks,
+        trained=trained,
+        other=_beside(case.other, data, protocol, widths, done),
+    )
+
+
+def knobs_at(study: Study, width: float) -> Knobs:
+    """The study's knobs at a multiple of its base."""
+    return {name: scaled(value, width) for name, value in study.base.items()}
+
+
+def _beside(
+    other: Subject | None,
+    data: Data,
+    protocol: Protocol,
+    widths: Sequence[float],
+    done: Callable[[], None],
+) -> Trained | None:
+    if other is None:
+        return None
+    return readings(other.label, train_all(other, data, protocol, done), widths)
+
+
+def _audited(case: Case, runs: Sequence[Sequence[Run]], widths: Sequence[float]) -> Audit:
+    """The audit of weights and groups, and of the code's constants where they are the user's."""
+    if not case.audits_code:
+        return audit(case.plan, runs, widths, case.terms, {})
+    spots = case.study.exponents.spots
+    roles = {p.name: p.role for p in case.plan.parameters}
+    factors = {
+        name: [(width / widths[0]) ** power for width in widths]
+        for name, power in gauges(spots, roles).items()
+    }
+    found = audit(case.plan, runs, widths, case.terms, factors)
+    return replace(found, findings=(*findings(faults_in_code(spots, roles)), *found.findings))
