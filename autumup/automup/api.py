@@ -16,6 +16,7 @@ from torch import nn
 from automup import optim
 from automup.apply import multiply, rescale_init
 from automup.capture.given_inputs import as_maker
+from automup.capture.widths import check_widths
 from automup.constants import NO_CONSTANTS, Constants
 from automup.errors import KnobError, PlanError, RewriteError, UnresolvedError
 from automup.overrides import Fans, Overrides
@@ -296,6 +297,7 @@ class Mup:
                 f"{', '.join(unknown)} is no width knob; the knobs are {', '.join(names)}.",
                 fix="Fix other arguments in the model function, or name them in `base`.",
             )
+        check_widths(given)
         return {**self.base, **given}
 
     def _knobs_of(self, model: nn.Module) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import linecache
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -55,10 +55,16 @@ def check_converted(
         raise RewriteError(
             f"The converted file is not in muP: {'; '.join(wrong)}.",
             where=source.file,
-            fix="Please report this as a bug, with the model file."
-            if isinstance(source.cls, type)
-            else f"If {source.name} draws weights, let the constructor of the class draw them.",
+            fix=_advice(source, wrong),
         )
+
+
+def _advice(source: ModelSource, wrong: Sequence[str]) -> str:
+    if _UNSTEADY in wrong:
+        return "Draw with torch what it draws, and keep no count of its calls: it must be testable."
+    if not isinstance(source.cls, type):
+        return f"If {source.name} draws weights, let the constructor of the class draw them."
+    return "Please report this as a bug, with the model file."
 
 
 def _faults(
@@ -82,7 +88,9 @@ def _faults(
     wrong += _unscaled(converted, head_dims)
     wrong += [f"init of {p.name}" for p in plan.parameters if p.init_mult != 1.0 and not p.parts]
     wrong += _wrong_parts(study, converted)
-    return wrong + _differences(before, _run_at_base(converted))
+    if not _same(before, _run_at_base(converted)):
+        wrong.append(_UNLIKE if _same(before, _run_at_base(study)) else _UNSTEADY)
+    return wrong
 
 
 def _unscaled(converted: Study, head_dims: Mapping[str, int]) -> list[str]:
@@ -130,23 +138,29 @@ def _new_problems(study: Study, left: Comparison) -> list[str]:
     return [u.reason for u in left.unresolved if u.reason not in before]
 
 
-def _differences(before: list[torch.Tensor], after: list[torch.Tensor]) -> list[str]:
-    """Where the converted model differs from the author's at the base, on real tensors."""
-    same = len(before) == len(after) and all(
+_UNLIKE = "at the base its weights or outputs differ from the author's"
+_UNSTEADY = "the author's own model differs from itself in two runs with the same seed"
+
+
+def _same(before: list[torch.Tensor], after: list[torch.Tensor]) -> bool:
+    """Whether two models have the same weights and outputs, bit for bit."""
+    return len(before) == len(after) and all(
         a.shape == b.shape and a.dtype == b.dtype and torch.equal(a.nan_to_num(), b.nan_to_num())
         for a, b in zip(before, after, strict=True)
     )
-    return [] if same else ["at the base its weights or outputs differ from the author's"]
 
 
 def _run_at_base(study: Study) -> list[torch.Tensor]:
     """The weights and outputs at the base; nothing of a model too large to be built for it."""
     if sum(p.numel() for p in study.models.at_base.parameters()) > CHECKABLE:
         return []
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    eager = torch.compiler.set_stance("force_eager")
+    with torch.random.fork_rng(devices=[]), torch.no_grad(), eager:
         torch.manual_seed(0)
-        model = study.models.drawn(study.base).eval()
+        model = study.models.drawn(study.base)
+        model.eval()
         inputs = study.models.inputs(model)
         outputs = model(*inputs.args, **inputs.kwargs)
-        tensors = [x for x in tree_leaves(outputs) if isinstance(x, torch.Tensor)]
+        leaves = (x for x in tree_leaves(outputs) if isinstance(x, torch.Tensor))
+        tensors = [x.as_subclass(torch.Tensor) for x in leaves]
         return [p.detach() for p in model.state_dict().values()] + tensors

@@ -42,6 +42,10 @@ class CaptureError(AutomupError):
     """The model could not be traced, or its traces at two widths do not align."""
 
 
+class EndlessError(CaptureError):
+    """A run of the model that has no end where its weights are not known: a loop on data."""
+
+
 class UnresolvedError(AutomupError):
     """The analysis met something that it will not guess."""
 
@@ -52,3 +56,7 @@ class PlanError(AutomupError):
 
 class RewriteError(AutomupError):
     """A multiplier has no safe place in the source, or in the live model."""
+
+
+class OutputError(AutomupError):
+    """A result cannot be written: a full disk, a folder without permission."""

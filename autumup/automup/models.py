@@ -56,6 +56,10 @@ class Models:
         self._shops: dict[tuple[str, Forced], Workshop] = {}
         self.base, self.fixed = dict(base), dict(fixed or {})
         self.wide = self.scaled_knobs(2)
+        if not self.shop(self.base).built.weights:
+            name = type(self.at_base).__name__
+            raise KnobError(f"{name} has no parameters: there is nothing to scale.")
+        self.shapes(self.wide)
         self.inputs = inputs or synthesise(self.shop(self.base), self.shop(self.wide))
 
     # --- knobs --------------------------------------------------------------------------------
@@ -162,8 +166,9 @@ class Models:
         base, wide = self.shop(self.base).built.weights, self.shop(knobs).built.weights
         if [w.names for w in base] != [w.names for w in wide]:
             odd = sorted({w.name for w in base} ^ {w.name for w in wide})
+            what = ", ".join(odd[:3]) or "the same names in another order, or tied otherwise"
             raise CaptureError(
-                f"The model has other parameters at another width ({', '.join(odd[:3])}).",
+                f"The model has other parameters at another width ({what}).",
                 where=f"{said(self.base)} against {said(knobs)}",
                 fix=f"{COINCIDENCE} A knob of the depth is no width.",
             )

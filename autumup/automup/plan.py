@@ -10,20 +10,24 @@ import dataclasses
 import json
 import math
 import os
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from automup.constants import NO_CONSTANTS, Constants
-from automup.errors import PlanError
+from automup.errors import PlanError, UsageError
+from automup.files import write_atomically
+from automup.reading import parse, read
 from automup.rules import Multipliers, Ratios, Role, multipliers, role_of
 
 SCHEMA = 2
 READABLE = (1, 2)
 """1 has no constants; what it has not is as without any."""
+MOST = 1 << 63  # no tensor is as large
+LARGEST = 256 << 20
+"""The size in bytes above which a file is no plan: that of the largest models has 1 MiB."""
 
 
 @dataclass(frozen=True)
@@ -255,30 +259,38 @@ class Plan:
         Raises:
             PlanError: if the file is missing, truncated, or not a plan of this schema.
         """
-        where = str(path)
+        where, file = str(path), Path(path)
         try:
-            return Plan.from_json(Path(path).read_text(encoding="utf-8"))
+            if file.exists() and not file.is_file():
+                raise PlanError("The plan is no ordinary file.", where=where)
+            if file.stat().st_size > LARGEST:
+                raise ValueError(f"it has more than {LARGEST >> 20} MiB")
+            return Plan.from_json(file.read_text(encoding="utf-8"))
         except OSError as error:
             raise PlanError(f"Cannot read the plan: {error.strerror}.", where=where) from None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, UsageError) as error:
+            said = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error
             raise PlanError(
-                f"Not a plan of schema {SCHEMA}: {error}.",
+                f"Not a plan of schema {SCHEMA}: {said}.",
                 where=where,
                 fix="Make it again with `automup explain MODEL --save FILE`.",
             ) from None
 
     @staticmethod
     def from_json(text: str) -> Plan:
-        """The plan in a JSON text; raises ValueError, KeyError or TypeError on anything else."""
-        data = json.loads(text)
-        if not isinstance(data, dict) or data.pop("automup_plan", None) not in READABLE:
-            raise ValueError("no automup_plan version that this automup reads")
-        data["parameters"] = tuple(map(_parameter, data["parameters"]))
-        data["sites"] = tuple(map(_site, data["sites"]))
-        data["unresolved"] = tuple(map(_open_end, data["unresolved"]))
-        data["notes"] = tuple(data["notes"])
-        data["constants"] = Constants(**data.get("constants", {}))
-        return Plan(**data)
+        """The plan in a JSON text; raises ValueError, which says where, on anything else."""
+        data = parse(text)
+        version = data.pop("automup_plan", None) if isinstance(data, dict) else None
+        if version not in READABLE or version is True:
+            found = "there is none" if version is None else f"it has {str(version)[:20]}"
+            raise ValueError(f"automup_plan must be one of {READABLE}, and {found}")
+        plan: Plan = read(Plan, data, "")
+        for number, parameter in enumerate(plan.parameters):
+            for fault in _faults(parameter):
+                raise ValueError(f"parameters[{number}].{fault}")
+        if len(plan._by_name) < sum(len(p.names) for p in plan.parameters):
+            raise ValueError("it has two parameters of one name")
+        return plan
 
 
 def _tuned(p: Parameter, constants: Constants) -> Parameter:
@@ -304,38 +316,23 @@ def _tuned_site(site: Site, constants: Constants, layers: Mapping[str, str]) -> 
     return dataclasses.replace(site, factor=site.factor * constant, constant=constant)
 
 
-def _parameter(data: dict[str, Any]) -> Parameter:
-    laws = data.pop("init_law")
-    parts = tuple(Part(**part) for part in data.pop("parts", ()))
-    data = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-    law = (
-        None
-        if laws is None
-        else tuple(SizeLaw(**{**item, "dims": tuple(item["dims"])}) for item in laws)
-    )
-    return Parameter(**data, init_law=law, parts=parts)
+def _faults(p: Parameter) -> Iterator[str]:
+    """Facts of a parameter that do not fit each other, so that its ratios mean nothing."""
+    dims = {*p.fan_in_dims, *p.fan_out_dims}
+    if p.names[:1] != (p.name,):
+        yield "names does not begin with its name"
+    if len(p.shape) != len(p.base_shape) or not dims <= {*range(len(p.shape))}:
+        yield "shape, base_shape and the dimensions in its fans do not fit"
+    elif not all(0 < s[d] < MOST for s in (p.shape, p.base_shape) for d in dims):
+        yield "shape has a dimension that grows and cannot be a size"
+    elif p.parts and not _add_up(p):
+        yield "parts do not add up to its shape"
+    if min([p.init_mult, *(part.init_mult for part in p.parts)]) < 0:
+        yield "init_mult is negative"
 
 
-def _open_end(data: dict[str, Any]) -> Unresolved:
-    names = {key: tuple(data.get(key, ())) for key in ("parameters", "after")}
-    return Unresolved(**{**data, **names})
-
-
-def _site(data: dict[str, Any]) -> Site:
-    span = Span(**data.pop("span"))
-    exponents = tuple((str(axis), float(e)) for axis, e in data.pop("exponents"))
-    modules = tuple(data.pop("modules"))
-    return Site(**data, span=span, exponents=exponents, modules=modules)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write text to path so that a reader sees the old file or the whole new one."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+def _add_up(p: Parameter) -> bool:
+    sizes = [part.size for part in p.parts], [part.base_size for part in p.parts]
+    totals = [[s[d] for d in p.fan_out_dims] for s in (p.shape, p.base_shape)]
+    positive = min(map(min, sizes)) > 0 and any(part.grows for part in p.parts)
+    return positive and [[sum(s)] for s in sizes] == totals

@@ -132,6 +132,12 @@ def _law_ratio(study: Study, base: WeightFact, target: WeightFact, knobs: Knobs)
         return 1.0
     if exponent is not None and len(growth) == 1:
         return float(float(growth.pop()) ** exponent)
+    if not math.isfinite(base.law.rms):
+        raise UnresolvedError(
+            f"{base.name}: its constructor leaves it with entries that are no numbers "
+            f"(rms {base.law.rms}).",
+            fix="Mend its init first: training would begin with them.",
+        )
     raise UnresolvedError(
         f"{base.name}: how the constructor draws it could not be followed, and it changes with "
         "width.",
@@ -142,7 +148,7 @@ def _law_ratio(study: Study, base: WeightFact, target: WeightFact, knobs: Knobs)
 def _measured_exponent(study: Study, rms: list[float]) -> float | None:
     """The power of the width, in halves, that an rms measured at three widths follows, or None."""
     widths = [next(iter(k.values())) for k in (study.base, study.wide, study.models.third)]
-    if not all(value > 0 for value in rms) or not all(map(_is_number, widths)):
+    if not all(0 < value < math.inf for value in rms) or not all(map(_is_number, widths)):
         return None
     slopes = [math.log(rms[i] / rms[0]) / math.log(widths[i] / widths[0]) for i in (1, 2)]
     nearest = round(2 * slopes[1]) / 2

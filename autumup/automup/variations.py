@@ -17,7 +17,7 @@ from automup.capture.inputs import optional_candidates
 from automup.capture.memory import short_lived
 from automup.capture.trace import Forced, Trace, Variant, Workshop
 from automup.capture.variants import Exploration, absorbed, explore, together
-from automup.errors import AutomupError
+from automup.errors import AutomupError, CaptureError
 from automup.models import Knobs, Models, key_of, said
 from automup.overrides import Fans, Overrides, settled
 
@@ -114,7 +114,24 @@ class Variations:
         if ready is not None:
             return ready
         with short_lived():  # the wider trace is not needed any more
-            return self._analyse(knobs, at_base, self._models.run(knobs, variant), fans)
+            wider = self._models.run(knobs, variant)
+            try:
+                return self._analyse(knobs, at_base, wider, fans)
+            except CaptureError:
+                self._check_steady(variant, at_base)
+                raise
+
+    def _check_steady(self, variant: Variant, at_base: Trace) -> None:
+        """Refuse a model that differs from itself at one width, before the width is blamed."""
+        try:
+            for _ in range(2):  # every other run may be the same
+                align(at_base.graph, self._models.run(self._models.base, variant).graph)
+        except CaptureError as error:
+            raise CaptureError(
+                "The model does different things each time it is run.",
+                where=error.where,
+                fix="What runs must not depend on random numbers or on earlier calls.",
+            ) from error
 
     def _analyse(
         self, knobs: Knobs, at_base: Trace, wider: Trace, fans: Mapping[str, Fans]

@@ -31,7 +31,9 @@ def choose_model(module: ModuleType, text: str, name: str = "") -> Callable[...,
 
 
 def _named(module: ModuleType, name: str) -> Callable[..., Any]:
-    value = getattr(module, name, None)
+    value: Any = module
+    for part in name.split("."):  # Outer.Inner is a class inside another
+        value = getattr(value, part, None)
     where = os.path.basename(str(module.__file__))
     if inspect.isfunction(value) or (inspect.isclass(value) and issubclass(value, nn.Module)):
         return value
@@ -40,6 +42,7 @@ def _named(module: ModuleType, name: str) -> Callable[..., Any]:
         raise ModelLoadError(
             f"{name} is {kind}, not an nn.Module class or a function that returns one.",
             where=where,
+            fix="Name the class, or a function that builds the model.",
         )
     known = [*_candidates(module), *_functions(module)]
     close = difflib.get_close_matches(name, known, n=1)
@@ -62,7 +65,9 @@ def _functions(module: ModuleType) -> list[str]:
     return [
         name
         for name, value in vars(module).items()
-        if inspect.isfunction(value) and value.__module__ == module.__name__
+        if inspect.isfunction(value)
+        and value.__module__ == module.__name__
+        and not name.startswith("_")
     ]
 
 
@@ -74,7 +79,7 @@ def _root(module: ModuleType, text: str) -> Callable[..., Any]:
         functions = _functions(module)
         hint = f", or name a function: {path.name}:{functions[0]}" if functions else ""
         raise ModelLoadError(
-            f"{path} defines no nn.Module class.",
+            f"{path} defines no nn.Module class at its top level.",
             fix=f"Pass the file that defines the model{hint}.",
         )
     tree = ast.parse(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -16,6 +17,9 @@ from automup.capture.inputs import InputMaker
 from automup.capture.recipes import Recipe
 from automup.capture.trace import Inputs
 from automup.errors import InputError, UsageError
+
+LARGEST = 1 << 28
+"""Elements of the largest example input: a gigabyte of floats."""
 
 _SPEC = re.compile(r"(?:([A-Za-z_][\w.]*)\s*:)?\s*(\w+)\s*\[([\d,\s]*)\]\s*(?:<\s*(\d+))?")
 _DTYPES = {"long": "int64", "int": "int32", "float": "float32", "half": "float16"}
@@ -42,9 +46,21 @@ def parse_inputs(specs: Sequence[str]) -> InputMaker:
         _check_names(model, named)
         values = {name: recipe.make(model) for name, recipe in named.items()}
         first = tuple(recipe.make(model) for recipe in plain)
-        return Inputs(first, values) if first else call_form(model, values)
+        return _taken(Inputs(first, values) if first else call_form(model, values), model)
 
     return make
+
+
+def _taken(inputs: Inputs, model: nn.Module) -> Inputs:
+    """The inputs, if forward takes as many and by these names; InputError if it does not."""
+    try:
+        inspect.signature(model.forward).bind(*inputs.args, **inputs.kwargs)
+    except TypeError as error:
+        raise InputError(
+            f"{type(model).__name__}.forward cannot be called with these inputs: {error}.",
+            fix=f"It is forward{inspect.signature(model.forward)}.",
+        ) from None
+    return inputs
 
 
 def _check_names(model: nn.Module, names: Iterable[str]) -> None:
@@ -79,6 +95,10 @@ def _parse_input(spec: str) -> tuple[str, Recipe]:
             f"--input {spec!r}: the bound < is for integers, and at least 1.", fix="Drop it."
         )
     shape = tuple(int(s) for s in sizes.replace(" ", "").split(",") if s)
+    if math.prod(shape) > LARGEST:
+        raise UsageError(
+            f"--input {spec!r}: too large for an example.", fix="Fewer samples say as much."
+        )
     return name or "", Recipe(shape, int(bound or 2) if integral else None, dtype)
 
 
@@ -91,9 +111,9 @@ def as_maker(inputs: Any) -> InputMaker | None:
     if inputs is None:
         return None
     if callable(inputs) and not isinstance(inputs, torch.Tensor | nn.Module):
-        return lambda model: _normalised(inputs(model))
+        return lambda model: _taken(_normalised(inputs(model)), model)
     fixed = _normalised(inputs)
-    return lambda model: fixed
+    return lambda model: _taken(fixed, model)
 
 
 def _normalised(value: Any) -> Inputs:

@@ -48,7 +48,7 @@ def synthesise(shop: Workshop, wide: Workshop | None = None) -> InputMaker:
         for recipes in combinations:
             maker = _maker(names, recipes)
             error = _failure(shop, maker)
-            tried.append(", ".join(_spell(r, model) for r in recipes))
+            tried.append(", ".join(_spell(r, model) for r in recipes) or "no argument")
             if error is None and (wide is None or _failure(wide, maker) is None):
                 return maker
             if error is None:
@@ -65,8 +65,8 @@ def synthesise(shop: Workshop, wide: Workshop | None = None) -> InputMaker:
         return found
     raise InputError(
         f"No example input makes {type(model).__name__}.forward({_signature(model)}) run. "
-        f"Tried {'; '.join(dict.fromkeys(tried[:3]))}{' and more' * (len(tried) > 3)}; "
-        f"the first raised {describe(first) if first else 'nothing'}.",
+        f"Tried {'; '.join(dict.fromkeys(tried[:3])) or 'none'}{' and more' * (len(tried) > 3)}; "
+        f"what it met first was {describe(first) if first else 'nothing'}.",
         where=place_of(first) if first else "",
         fix="Pass --input 'idx:int64[2,16]<96', or inputs= in Python.",
     ) from first

@@ -122,8 +122,9 @@ class _Search:
     def _run(self, shop: Workshop) -> Probe:
         shapes = {w.name: w.shape for w in shop.built.weights}
         error: Exception | None = None
-        for inputs in (self._inputs, self._maker(shop.built.model)):
+        for own in (False, True):
             try:
+                inputs = self._maker(shop.built.model) if own else self._inputs
                 trace = shop.run(Variant(), inputs)
             except Exception as raised:
                 error = error or raised

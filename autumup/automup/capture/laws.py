@@ -61,7 +61,7 @@ def measured(
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         drawn = dict(build().named_parameters())
         unknown = {
-            w.name: [drawn[w.name].double()]
+            w.name: [_real(drawn[w.name])]
             for w in weights
             if w.name in drawn and _contradicts(w, drawn[w.name])
         }
@@ -69,7 +69,7 @@ def measured(
         for _ in range(min(MOST_DRAWS, ENOUGH // max(1, smallest)) - 1):
             again = dict(build().named_parameters())
             for name, draws in unknown.items():
-                draws.append(again[name].double())
+                draws.append(_real(again[name]))
     return tuple(
         replace(w, law=_measured(unknown[w.name])) if w.name in unknown else w for w in weights
     )
@@ -79,10 +79,15 @@ def _contradicts(weight: WeightFact, drawn: torch.Tensor) -> bool:
     """Whether a real draw is another than the recorded law says."""
     if drawn.is_meta or drawn.shape != weight.shape or not drawn.numel():
         return False
-    rms = float(drawn.double().square().mean().sqrt())
+    rms = float(_real(drawn).square().mean().sqrt())
     # The rms of n draws has a relative error of about 1/sqrt(2 n), or (kurtosis) a bit more.
     error = weight.law.rms * (0.01 + 6 / math.sqrt(2 * drawn.numel())) + 1e-12
     return not (weight.law.known and abs(rms - weight.law.rms) <= error)
+
+
+def _real(drawn: torch.Tensor) -> torch.Tensor:
+    """The entries as real numbers: of complex ones the absolute value."""
+    return (drawn.abs() if drawn.is_complex() else drawn).double()
 
 
 def _measured(draws: Sequence[torch.Tensor]) -> Law:

@@ -21,8 +21,12 @@ from torch import nn
 
 from automup.capture.choose import choose_model
 from automup.capture.fields import REQUIRED, Fields, takes_anything
+from automup.capture.guest import guest_code
 from automup.capture.raised import describe, place_of
 from automup.errors import AutomupError, KnobError, ModelLoadError, UsageError
+
+LARGEST = 8 << 20
+"""The size in bytes above which a file is taken for anything but a model's source."""
 
 _loaded: dict[str, str] = {}  # modules in sys.modules that came with a model file: name -> root
 
@@ -67,7 +71,7 @@ class ModelSource:
         missing = [n for n, default in flat.items() if default is REQUIRED and n not in values]
         if missing:
             raise UsageError(
-                f"{self.name} needs {', '.join(missing)}, which has no default.",
+                f"{self.name} needs {', '.join(missing)}: no default is known.",
                 where=os.path.basename(self.file),
                 fix="Pass " + " ".join(f"--base {name}=VALUE" for name in missing) + ".",
             )
@@ -80,7 +84,10 @@ class ModelSource:
             raise KnobError(
                 f"{self.name}({shown}) cannot be built: {describe(error)}.",
                 where=place_of(error) or os.path.basename(self.file),
-                fix="Choose other values with --base NAME=VALUE.",
+                fix="Choose other values with --base NAME=VALUE."
+                if values
+                else "Pass what it needs with --base NAME=VALUE, or name a function that builds "
+                f"it: {os.path.basename(self.file)}:FUNCTION.",
             ) from error
         if not isinstance(model, nn.Module):
             raise ModelLoadError(
@@ -109,7 +116,8 @@ def load_model(spec: str) -> ModelSource:
     Raises:
         ModelLoadError: the file cannot be read or imported, or no model in it can be chosen.
     """
-    place, _, name = spec.rpartition(":") if re.search(r":[A-Za-z_]\w*$", spec) else (spec, "", "")
+    named = re.search(r":[A-Za-z_][\w.]*$", spec) and not spec.endswith(".py")
+    place, _, name = spec.rpartition(":") if named else (spec, "", "")
     path = Path(place)
     if path.suffix == ".py" or path.exists() or not re.fullmatch(r"[A-Za-z_][\w.]*", place):
         text = _read(path)
@@ -153,12 +161,17 @@ def _read(path: Path) -> str:
     fix = "Pass a Python file, such as model.py or model.py:ClassName."
     if path.is_dir():
         raise ModelLoadError(f"{path} is a folder.", fix=fix)
-    if not path.is_file():
+    if not path.exists():
         raise ModelLoadError(f"{path}: no such file.", fix=fix)
-    if path.suffix != ".py":
+    if path.suffix != ".py" or not path.is_file():
         raise ModelLoadError(f"{path} is not a Python file.", fix=fix)
     try:
-        return path.read_bytes().decode("utf-8")
+        if path.stat().st_size > LARGEST:
+            raise ModelLoadError(f"{path} has more than {LARGEST >> 20} MiB of text.", fix=fix)
+        data = path.read_bytes()
+        if b"\0" in data:
+            raise ModelLoadError(f"{path} is no text: it has null bytes.", fix=fix)
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = path.read_bytes()[: error.start].count(b"\n") + 1
         raise ModelLoadError(
@@ -172,7 +185,7 @@ def _read(path: Path) -> str:
 
 def _execute(text: str, path: Path, fresh: bool) -> ModuleType:
     """Compile and run the text under the name that Python would give the file."""
-    root, name = path.parent, path.stem
+    root, name = path.parent, path.stem.replace(".", "_")
     while (root / "__init__.py").is_file():  # a file inside a package
         root, name = root.parent, f"{root.name}.{name}"
     _purge(str(root), everything=fresh)
@@ -222,10 +235,11 @@ def _importing(root: str, what: str) -> Iterator[None]:
         sys.path.insert(0, root)  # it stays: a model may import when it is built or run
     sys.argv, sys.dont_write_bytecode = [what], True
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with guest_code():
             yield
     except SyntaxError as error:
-        where = f"{os.path.basename(error.filename or what)}:{error.lineno}"
+        line = f":{error.lineno}" if error.lineno else ""
+        where = f"{os.path.basename(error.filename or what)}{line}"
         raise ModelLoadError(f"{what}: syntax error: {error.msg}.", where=where) from error
     except ModuleNotFoundError as error:
         raise ModelLoadError(
@@ -239,7 +253,9 @@ def _importing(root: str, what: str) -> Iterator[None]:
             where=place_of(error),
             fix='Put what it runs under `if __name__ == "__main__":`.',
         ) from error
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise ModelLoadError(
             f"{what} cannot be imported: {describe(error)}.", where=place_of(error)
         ) from error

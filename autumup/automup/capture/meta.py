@@ -26,8 +26,10 @@ from automup.capture.tensors import (
     traits_of,
     written_tensors,
 )
+from automup.errors import EndlessError
 
 SHADOW_LIMIT = 1 << 20  # elements; larger constants are not worth holding
+MOST_GUESSES = 20_000  # in one run: a loop on data may have no end where nothing is known
 _META = torch.device("meta")
 _CPU = torch.device("cpu")
 _NONZERO = torch.ops.aten.nonzero.default
@@ -89,6 +91,13 @@ class MetaMode(Ground):
         """Answer a read of an unknown value, on the record."""
         frames = user_frames(3, limit=1)
         self.guesses.append(Guess(what, frames[0] if frames else None, grave))
+        if len(self.guesses) >= MOST_GUESSES:
+            raise EndlessError(
+                f"The model reads {what} {MOST_GUESSES} times: a loop on data, perhaps, which has "
+                "no end where the weights are not known.",
+                where=str(frames[0]) if frames else "",
+                fix="Bound the loop by a size, or by a number of its own.",
+            )
         return answer
 
     def _remember(self, meta: torch.Tensor, real: torch.Tensor) -> None:

@@ -10,7 +10,6 @@ import torch
 
 from automup.capture.raised import describe
 from automup.capture.trace import Trace
-from automup.errors import AutomupError
 
 
 @dataclass(frozen=True)
@@ -32,8 +31,6 @@ class Probe:
     @property
     def said(self) -> str:
         """What it failed with."""
-        if isinstance(self.error, AutomupError):
-            return self.error.what.rstrip(".")
         return describe(self.error) if self.error is not None else "nothing"
 
     def grown(self, other: Probe) -> dict[tuple[str, int], float]:

@@ -6,12 +6,23 @@ import os
 import traceback
 
 from automup.capture.source import is_user_file
+from automup.errors import AutomupError
+
+LONGEST = 300
+"""How many characters of somebody else's message are shown."""
 
 
 def describe(error: BaseException) -> str:
-    """``KeyError: 'x'``: the first line of what an exception says."""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0].rstrip('.')}" if text else type(error).__name__
+    """``KeyError: 'x'``: the first line of what an exception says, if it can say anything."""
+    if isinstance(error, AutomupError):
+        return error.what.rstrip(".")
+    name = type(error).__name__
+    try:
+        text = str(error).strip().splitlines()
+    except Exception:  # a __str__ of the author's
+        return f"{name}, which cannot be printed"
+    first = text[0].rstrip(".") if text else ""
+    return f"{name}: {first[:LONGEST]}{'…' * (len(first) > LONGEST)}" if first else name
 
 
 def place_of(error: BaseException) -> str:

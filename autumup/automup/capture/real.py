@@ -87,12 +87,23 @@ def _elements(size: Any) -> int:
 
 
 @contextlib.contextmanager
+def _without_onednn() -> Iterator[None]:
+    """oneDNN switched off, and nothing else set, since torch warns of some of its other flags."""
+    set_flags: Any = torch.backends.mkldnn.set_flags
+    before, *_ = set_flags(_enabled=False, _fp32_precision=None)
+    try:
+        yield
+    finally:
+        set_flags(_enabled=before, _fp32_precision=None)
+
+
+@contextlib.contextmanager
 def on_real_tensors() -> Iterator[RealMode]:
     """Run the block on real tensors, without fused kernels that hide what they do."""
     mode = RealMode()
     with (
         sdpa_kernel(SDPBackend.MATH),
-        torch.backends.mkldnn.flags(enabled=False),
+        _without_onednn(),
         torch.random.fork_rng(devices=[]),
         mode,
         torch.no_grad(),

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.nn.parameter import is_lazy
 
 from automup.capture.flex import opened_flex_attention
 from automup.capture.init_laws import UNKNOWN, InitRecorder, Law
@@ -18,6 +19,7 @@ from automup.capture.nested import tensors_of, with_tensors
 from automup.capture.reads import Guess
 from automup.capture.real import on_real_tensors
 from automup.capture.recorder import GraphRecorder
+from automup.errors import EndlessError, KnobError
 
 LATE_INITS = ("initialize_weights", "init_weights", "reset_parameters")
 """Methods that models built on meta are initialised by, after the constructor."""
@@ -124,6 +126,7 @@ class Workshop:
             model = self._build()
             if not isinstance(model, nn.Module):
                 raise TypeError(f"the model function returned {type(model).__name__}")
+            _check_readable(model)
             if not all(self._recorder.law(p).known for p in model.parameters()):
                 late = _call_late_init(model)
         for parameter in model.parameters():
@@ -178,9 +181,26 @@ class Workshop:
         """Run forward in eval mode; the exception that it raised, if it did."""
         try:
             self.run(Variant(), inputs)
+        except EndlessError:  # other inputs would take as long
+            raise
         except Exception as error:
             return error
         return None
+
+
+def _check_readable(model: nn.Module) -> None:
+    """Refuse a module that hides its code, and weights without a shape."""
+    if isinstance(model, torch.jit.ScriptModule):
+        raise KnobError(
+            f"The model is scripted ({type(model).__name__}), which hides its code.",
+            fix="Build it without torch.jit, and script it afterwards.",
+        )
+    lazy = next((n for n, p in model.named_parameters() if is_lazy(p)), None)
+    if lazy is not None:
+        raise KnobError(
+            f"{lazy} is lazy: it has no shape before a first call.",
+            fix="Give its layer the input's size: nn.Linear(64, width) for nn.LazyLinear(width).",
+        )
 
 
 def _call_late_init(model: nn.Module) -> str:

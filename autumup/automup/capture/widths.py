@@ -10,7 +10,7 @@ from torch import nn
 from automup.capture.fields import REQUIRED
 from automup.capture.raised import describe, place_of
 from automup.capture.trace import Workshop
-from automup.errors import AutomupError, KnobError
+from automup.errors import AutomupError, KnobError, UsageError
 
 Build = Callable[[Mapping[str, Any]], nn.Module]
 
@@ -42,6 +42,17 @@ def scaled(value: Any, factor: float) -> Any:
     if isinstance(value, int) and larger != int(larger):
         raise KnobError(f"{value} × {factor:g} is not a whole number.", fix="Choose another base.")
     return int(larger) if isinstance(value, int) else larger
+
+
+def check_widths(knobs: Mapping[str, Any]) -> None:
+    """Raise UsageError unless every value is a positive number, or a list of such."""
+    for name, value in knobs.items():
+        for size in value if isinstance(value, tuple | list) else [value]:
+            if isinstance(size, bool) or not isinstance(size, int | float) or not size > 0:
+                raise UsageError(
+                    f"A width cannot be {name}={value!r}: it is a positive number.",
+                    fix=f"Pass {name}=256, or so.",
+                )
 
 
 def build_at(build: Build, base: Mapping[str, Any], factor: int) -> Workshop:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Annotated, Any
+import traceback
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -13,6 +16,10 @@ from automup.cli.convert import convert
 from automup.cli.explain import explain
 from automup.cli.sweep import sweep
 from automup.errors import AutomupError, UsageError
+
+INTERRUPTED = 130
+TRACEBACK = "AUTOMUP_TRACEBACK"
+"""The environment variable that shows a traceback of what nobody foresaw."""
 
 app = typer.Typer(
     name="automup",
@@ -52,15 +59,17 @@ def main() -> None:
     except typer.Exit as error:
         sys.exit(error.exit_code)
     except typer.Abort:
-        _fail("interrupted", 130)
+        _fail("interrupted.", INTERRUPTED)
     except Exception as error:
         # typer's own copy of click, or click: both have these two
         if not hasattr(error, "format_message") or not hasattr(error, "exit_code"):
-            raise
+            _fail(_unforeseen(error), 1)
         if not str(error.format_message()).strip():
             sys.exit(2)  # no command: the help was shown
         _fail(_usage(error), 2)
     else:  # click returns the status of an Exit
+        if status == INTERRUPTED:
+            _fail("interrupted.", INTERRUPTED)
         sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -72,6 +81,29 @@ def _usage(error: Any) -> str:
     return f"{message}{end} See `{command} --help`."
 
 
-def _fail(message: str, status: int) -> None:
-    typer.echo(f"automup: {message}", err=True)
+def _unforeseen(error: Exception) -> str:
+    """What nobody foresaw: an output that cannot be written, or a bug of ours."""
+    if os.environ.get(TRACEBACK):
+        raise error
+    if isinstance(error, OSError) and error.strerror:
+        named = f" ({error.filename})" if error.filename else ""
+        return f"{error.strerror[0].upper()}{error.strerror[1:]}{named}."
+    if isinstance(error, RecursionError):
+        return (
+            "Something is nested more deeply than Python can follow, such as an expression of "
+            "many hundred terms. Write it in several statements."
+        )
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return (
+        f"This is a bug in automup, or something that it did not foresee: {said} "
+        f"({Path(frame.filename).name}:{frame.lineno}). Please report it, with the model file; "
+        f"{TRACEBACK}=1 shows the whole traceback."
+    )
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    """End with one line on stderr, in which nothing can move the cursor or hide."""
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)
+    typer.echo(f"automup: {line}", err=True)
     sys.exit(status)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 from automup.cli.models import check_folder, load, open_model, running_model, said
 from automup.cli.options import Base, Input, Model, Override, Strict, Width
 from automup.errors import UsageError
+from automup.files import exists, write_atomically
 
 if TYPE_CHECKING:
     from automup.capture.load import ModelSource
@@ -29,8 +31,6 @@ def convert(
     strict: Strict = True,
 ) -> None:
     """Write the model as a new, readable source file in μP. Importing MODEL runs its code."""
-    from automup.plan import write_atomically
-
     if out is None and not diff:
         raise UsageError("Nowhere to write.", fix="Pass --out FILE, or --diff to see the changes.")
     source = load(model)
@@ -47,7 +47,7 @@ def convert(
     if diff:
         typer.echo(_diff(source, conversion.text, out), nl=False)
     elif out is not None:
-        write_atomically(out, conversion.text)
+        write_atomically(out, conversion.text, overwrite=force)
         typer.echo(f"{out}: {source.name} in μP; base {said(study.base)}", err=True)
 
 
@@ -55,18 +55,20 @@ def _check_output(out: Path, source: ModelSource, force: bool) -> None:
     if out.resolve() == Path(source.file).resolve():
         raise UsageError("The output is the input.", where=str(out), fix="Choose another --out.")
     check_folder(out)
-    if out.exists() and not force:
-        raise UsageError("The output exists.", where=str(out), fix="Pass --force to overwrite it.")
+    if out.is_file() and not force:
+        raise exists(out)
 
 
 def _diff(source: ModelSource, text: str, out: Path | None) -> str:
     import difflib
 
     name = Path(source.file).name
-    lines = difflib.unified_diff(
-        source.text.splitlines(keepends=True),
-        text.splitlines(keepends=True),
-        name,
-        str(out or f"mu_{name}"),
+    lines = difflib.unified_diff(_lines(source.text), _lines(text), name, str(out or f"mu_{name}"))
+    return "".join(
+        line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines
     )
-    return "".join(lines)
+
+
+def _lines(text: str) -> list[str]:
+    """The lines with their ends, as diff and patch count them: a form feed ends none."""
+    return re.findall(r"[^\n]*\n|[^\n]+", text)

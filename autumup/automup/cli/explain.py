@@ -56,6 +56,13 @@ def explain(
                 "That file is there and is no plan.", where=str(save), fix="Name a .json file."
             )
     if model.endswith(".json"):
+        given = {"base": base, "width": width, "target": target, "input": input}
+        for option in (name for name, value in {**given, "override": override}.items() if value):
+            raise UsageError(
+                f"--{option} is for a model; a saved plan has its base, target and inputs in it.",
+                where=model,
+                fix="Leave it out, or explain the model.",
+            )
         plan = Plan.load(model)
         plan = plan.with_constants(constants) if constants.changed else plan
     else:
@@ -81,6 +88,7 @@ def explain(
 
 def _plan(study: Study, target: list[str] | None) -> Plan:
     from automup.capture.values import parse_assignments
+    from automup.capture.widths import check_widths
     from automup.planning import make_plan
 
     given = parse_assignments(target or [])
@@ -90,4 +98,5 @@ def _plan(study: Study, target: list[str] | None) -> Plan:
             f"{unknown[0]} is not a width knob; the knobs are {', '.join(study.base)}.",
             fix="Name the knobs that scale with --width.",
         )
+    check_widths(given)
     return make_plan(study, {**study.models.scaled_knobs(4), **given})

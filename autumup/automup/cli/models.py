@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +36,7 @@ def open_model(
     from automup.capture.given_inputs import parse_inputs
     from automup.capture.knobs import discover
     from automup.capture.values import parse_assignments
+    from automup.capture.widths import check_widths
     from automup.converted import converted_knobs
     from automup.overrides import Overrides
     from automup.study import study_source
@@ -52,11 +52,7 @@ def open_model(
         found = discover(source, given, maker)
         names, given = list(found.width), {**found.values, **given}
     values = source.base_values(names, given)
-    for name in names:
-        if isinstance(values[name], int | float) and values[name] <= 0:
-            raise UsageError(
-                f"A width cannot be {name}={values[name]}.", fix=f"Pass --base {name}=256, or so."
-            )
+    check_widths({name: values[name] for name in names})
     fixed = {name: value for name, value in values.items() if name not in names}
     knobs = {name: values[name] for name in names}
     if small and not base:
@@ -80,17 +76,26 @@ def _check_recorded(
 
 @contextlib.contextmanager
 def running_model() -> Iterator[None]:
-    """The model's code runs: what it prints is not the output, and it may not end the program."""
+    """The model's code runs, see :func:`guest_code`; it may not end the program."""
+    from automup.capture.guest import guest_code
+    from automup.capture.raised import describe, place_of
+
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with guest_code():
             yield
     except SystemExit as error:
-        from automup.capture.raised import place_of
-
         raise CaptureError(
             f"The model calls sys.exit({error.code!r}) when it is built or run.",
             where=place_of(error),
             fix="Raise an exception there instead.",
+        ) from error
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise CaptureError(
+            f"The model raises {describe(error)} when it is built or run.",
+            where=place_of(error),
+            fix="Derive it from Exception.",
         ) from error
 
 

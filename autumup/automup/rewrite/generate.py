@@ -100,9 +100,15 @@ def _check_names(imports: Imports, file: str) -> None:
 
 
 def _root(module: cst.Module, name: str, file: str) -> cst.ClassDef:
-    for statement in module.body:
-        if isinstance(statement, cst.ClassDef) and statement.name.value == name:
-            return statement
+    named = [s for s in module.body if isinstance(s, cst.ClassDef) and s.name.value == name]
+    if len(named) > 1:
+        raise RewriteError(
+            f"The file defines the class {name} {len(named)} times.",
+            where=file,
+            fix="Leave one of them, or rename the others.",
+        )
+    if named:
+        return named[0]
     raise RewriteError(
         f"The class {name} is not at the top level of the file.",
         where=file,
