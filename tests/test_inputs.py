@@ -169,8 +169,8 @@ def test_what_the_api_accepts() -> None:
     for given in (x, (x,), [x], lambda m: x, lambda m: (x,), Inputs((x,))):
         maker = as_maker(given)
         assert maker is not None and maker(model).args == (x,)
-    maker = as_maker({"x": x})
-    assert maker is not None and maker(model).kwargs == {"x": x}
+    maker = as_maker({"input": x})
+    assert maker is not None and maker(model).kwargs == {"input": x}
     with pytest.raises(UsageError, match="inputs is int"):
         as_maker(3)
 

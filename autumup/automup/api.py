@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import torch
 from torch import nn
@@ -18,7 +19,9 @@ from automup.apply import multiply, rescale_init
 from automup.capture.given_inputs import as_maker
 from automup.capture.widths import check_widths
 from automup.constants import NO_CONSTANTS, Constants
-from automup.errors import KnobError, PlanError, RewriteError, UnresolvedError
+from automup.errors import KnobError, PlanError, RewriteError, UnresolvedError, UsageError
+from automup.models import said
+from automup.optim import check_module
 from automup.overrides import Fans, Overrides
 from automup.plan import Plan, Unresolved
 from automup.planning import make_plan
@@ -85,6 +88,12 @@ def parametrize(
 def _knobs(
     model_fn: Callable[..., nn.Module], base: Mapping[str, Any] | int | None
 ) -> dict[str, Any]:
+    if not callable(model_fn) or isinstance(model_fn, nn.Module):
+        what = "a model" if isinstance(model_fn, nn.Module) else repr(model_fn)[:40]
+        raise UsageError(
+            f"parametrize takes a function that builds the model, not {what}.",
+            fix="Pass the class, or lambda width=256: Model(width).",
+        )
     if isinstance(base, Mapping):
         if not base:
             raise KnobError("No width knob: `base` is empty.", fix="Pass base={'width': 256}.")
@@ -96,6 +105,11 @@ def _knobs(
             fix="Pass a function of the width, such as lambda width=256: Model(width).",
         )
     first = parameters[0]
+    if first.kind in (first.VAR_POSITIONAL, first.VAR_KEYWORD):
+        raise KnobError(
+            f"No width knob: the model function names no argument, it takes {first}.",
+            fix="Name it: base={'width': 256}.",
+        )
     default = DEFAULT_BASE if first.default is inspect.Parameter.empty else first.default
     return {first.name: default if base is None else base}
 
@@ -106,6 +120,7 @@ class Mup:
     def __init__(self, study: Study, model_fn: Callable[..., nn.Module], *, strict: bool) -> None:
         self._study, self._model_fn, self._strict = study, model_fn, strict
         self._plans: dict[str, Plan] = {}
+        self._done: WeakSet[nn.Module] = WeakSet()  # the models that it has changed
         self._realisation: Realisation = self._checked()
         self.constants = NO_CONSTANTS
 
@@ -177,7 +192,9 @@ class Mup:
 
         Raises:
             PlanError: if its parameters are not those of the parametrized model at these knobs.
+            UsageError: if it is in muP already.
         """
+        check_module(model)
         target = self._target((), knobs) if knobs else self._knobs_of(model)
         self._check_shapes(model, target)
         self._apply(model, target, rescale=rescale)
@@ -188,9 +205,10 @@ class Mup:
         for weight in self._study.models.shop(target).built.weights:
             shape = shapes.pop(weight.name, None)
             if shape != weight.shape:
+                here = f"has shape {shape} here" if shape is not None else "is missing here"
                 raise PlanError(
-                    f"This is not the parametrized model at {target}: {weight.name} has shape "
-                    f"{shape}, there {weight.shape}.",
+                    f"This is not the parametrized model at {said(target)}: {weight.name}, of "
+                    f"shape {weight.shape} there, {here}.",
                     fix="Build it by the same function, and pass the widths that it was built "
                     "with: mu.apply(model, width=...).",
                 )
@@ -203,6 +221,12 @@ class Mup:
     def _apply(self, model: nn.Module, target: dict[str, Any], *, rescale: bool) -> None:
         if target == self.base and not self.constants.changed:
             return
+        if model in self._done:
+            raise UsageError(
+                "This model is in muP already; the factors would count twice.",
+                fix="Load weights into it with load_state_dict, or build a new one.",
+            )
+        self._done.add(model)
         if rescale:
             rescale_init(model, self.plan(**target))
         if self.constants.changed:

@@ -45,6 +45,11 @@ def family_of(optimizer_class: Any) -> str:
     Raises:
         UsageError: if it descends from no class of :data:`OPTIMIZER_FAMILIES`.
     """
+    if not callable(optimizer_class):
+        raise UsageError(
+            f"A {type(optimizer_class).__name__} is no optimizer class.",
+            fix="Pass a class, such as torch.optim.AdamW.",
+        )
     for ancestor in getattr(optimizer_class, "__mro__", ()):
         if ancestor in OPTIMIZER_FAMILIES:
             return OPTIMIZER_FAMILIES[ancestor]
@@ -189,8 +194,17 @@ def _defaults(make: Any, given: Iterable[str]) -> dict[str, Any]:
     return settings
 
 
+def check_module(model: Any) -> None:
+    """UsageError for what is no model, such as its class or its parameters."""
+    if not isinstance(model, nn.Module):
+        raise UsageError(
+            f"A {type(model).__name__} is no model.", fix="Pass the nn.Module that is trained."
+        )
+
+
 def _facts(plan: Plan, model: nn.Module) -> dict[int, Parameter]:
     """The plan's facts by id of the model's parameters, each at its actual shape; or PlanError."""
+    check_module(model)
     known = {name: p for p in plan.parameters for name in p.names}
     facts: dict[int, Parameter] = {}
     owners: dict[str, int] = {}

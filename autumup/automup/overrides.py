@@ -102,6 +102,11 @@ class Overrides:
     @staticmethod
     def of(given: Mapping[str, Given | str] | None) -> Overrides:
         """From what ``parametrize`` takes; UsageError for a value that is no role and no Fans."""
+        if given is not None and not isinstance(given, Mapping):
+            raise UsageError(
+                f"overrides is a {type(given).__name__}.",
+                fix='Pass a dict: {"blocks.*.w": Role.HIDDEN}.',
+            )
         return Overrides(tuple((str(p), _given(p, v)) for p, v in (given or {}).items()))
 
     @staticmethod
