@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from automup.errors import PlanError
-from automup.plan import write_atomically
+from automup.files import write_atomically
 from automup.sweep.fit import Curve, Estimate, Optimum, drift, mean, optimum, regret
 from automup.sweep.settings import Point
 from automup.sweep.tune import Tuned
