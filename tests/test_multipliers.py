@@ -100,6 +100,15 @@ class ByAttribute(Model):
 
 
 @form
+class ByRoundedTensor(Model):
+    def prepare(self, width: int) -> None:
+        self.register_buffer("scale", torch.tensor(width**-0.5, dtype=torch.bfloat16))
+
+    def mix(self, x: torch.Tensor) -> torch.Tensor:
+        return (self.q(x) @ self.k(x).mT * self.scale.type(x.dtype)).softmax(-1) @ x
+
+
+@form
 class Decorated(Model):
     @logged
     def mix(self, x: torch.Tensor) -> torch.Tensor:

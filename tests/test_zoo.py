@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import automup
 from automup.api import Mup
-from zoo import handwritten  # noqa: F401
+from zoo import handwritten, movement  # noqa: F401
 from zoo.__main__ import run
 from zoo.entry import ZOO, Entry
 from zoo.fans import count_fans
@@ -211,6 +211,38 @@ def test_a_wrong_learning_rate_is_a_wrong_row(monkeypatch: pytest.MonkeyPatch) -
     row = measure(entry())
     assert row.outcome == "wrong"
     assert any("In μP the output moves as width^+" in fault for fault in row.faults)
+
+
+def _neck(size: int) -> Callable[..., nn.Module]:
+    """A wide layer, one of a fixed size or an eighth of the width, a norm, and a readout."""
+
+    def build(width: int) -> nn.Module:
+        neck = size or width // 8
+        return nn.Sequential(
+            nn.Linear(8, width), nn.ReLU(), nn.Linear(width, width), nn.LayerNorm(width), nn.ReLU(),
+            nn.Linear(width, neck), nn.LayerNorm(neck), nn.ReLU(), nn.Linear(neck, 5),
+        )  # fmt: skip
+
+    return build
+
+
+@pytest.mark.parametrize(("size", "named"), [(8, ["5"]), (0, [])])
+def test_what_is_noise_before_a_norm_is_known(size: int, named: list[str]) -> None:
+    mu = automup.parametrize(_neck(size), base=64, inputs=(X,))
+    job = movement.task(lambda k: _neck(size)(64 * k), (X,), None)
+    assert movement.amplified((1, 2, 4), lambda k: mu(64 * k), job) == named
+
+
+def test_a_wrong_learning_rate_before_a_norm_is_a_wrong_row(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def plain(self: Any, model: nn.Module, cls: Any, **settings: Any) -> torch.optim.Optimizer:
+        made: torch.optim.Optimizer = cls(model.parameters(), **settings)
+        return made
+
+    assert measure(entry(_neck(8))).outcome == "right"
+    monkeypatch.setattr(Mup, "optimizer", plain)
+    assert measure(entry(_neck(8))).outcome == "wrong"
 
 
 def test_a_wrong_role_is_a_disagreement() -> None:

@@ -133,7 +133,7 @@ def analyse(
     corrections = tuple(
         replace(c, end=c.kind == "readout" and c.node in last)
         for c in chosen.values()
-        if abs(c.log) > EPSILON
+        if c.exponent  # 0: what the rounding of a constant leaves
     )
     ends = ends_of(dataflow, flow.uses, last, [c.node for c in corrections if c.kind == "readout"])
     found = {n: replace(w, ends=ends.get(n, frozenset())) for n, w in weights.items()}

@@ -82,6 +82,10 @@ class MetaMode(Ground):
         """The tensor is a weight: its value at the start says nothing of what it will be."""
         self._shadows.pop(id(self.to_meta(tensor)), None)
 
+    def remember(self, tensor: torch.Tensor, real: torch.Tensor) -> None:
+        """Know the value of a tensor, whatever was written into it."""
+        self._remember(self.to_meta(tensor), real)
+
     def sizes_of(self, tensor: torch.Tensor) -> tuple[float | None, float | None]:
         """Root mean square and largest of a known tensor's entries, None of an unknown one's."""
         real = self.shadow(tensor)

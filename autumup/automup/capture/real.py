@@ -51,6 +51,10 @@ class RealMode(Ground):
         """The tensor is a weight: what is computed from it is not known beforehand."""
         self._unknown[storage_of(tensor)] = tensor
 
+    def remember(self, tensor: torch.Tensor, real: torch.Tensor) -> None:
+        """Know the value of a tensor, itself, whatever was written into it."""
+        self._unknown.pop(storage_of(tensor), None)
+
     def shadow(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """The tensor, or None if a weight or a random draw had a part in it."""
         return None if storage_of(tensor) in self._unknown else tensor

@@ -12,6 +12,7 @@ import torch
 from torch import fx, nn
 from torch.nn.parameter import is_lazy
 
+from automup.capture.caches import forget_tensors, without_caches
 from automup.capture.flex import opened_flex_attention
 from automup.capture.init_laws import UNKNOWN, InitRecorder, Law
 from automup.capture.meta import without_weights
@@ -19,6 +20,7 @@ from automup.capture.nested import tensors_of, with_tensors
 from automup.capture.reads import Guess
 from automup.capture.real import on_real_tensors
 from automup.capture.recorder import GraphRecorder
+from automup.capture.restored import restored
 from automup.errors import EndlessError, KnobError
 
 LATE_INITS = ("initialize_weights", "init_weights", "reset_parameters")
@@ -129,6 +131,7 @@ class Workshop:
             _check_readable(model)
             if not all(self._recorder.law(p).known for p in model.parameters()):
                 late = _call_late_init(model)
+        forget_tensors(model)
         for parameter in model.parameters():
             self._mode.forget(parameter)
         names: dict[int, list[str]] = {}
@@ -151,8 +154,14 @@ class Workshop:
 
     @contextlib.contextmanager
     def _ready(self, variant: Variant, inputs: Inputs) -> Iterator[tuple[Any, Any, Any]]:
-        """The mode to run under and the arguments. The model's modes are left as they were."""
-        with self._ground() as mode, _in_mode(self.built.model, variant.training):
+        """The mode to run under and the arguments. The model is left as it was."""
+        model = self.built.model
+        with (
+            without_caches(model),
+            restored(model, self._mode),
+            self._ground() as mode,
+            _in_mode(model, variant.training),
+        ):
             given = (tuple(inputs.args), {**inputs.kwargs, **dict(variant.extra)})
             args, kwargs = with_tensors(given, mode.admit)
             yield mode, args, kwargs
