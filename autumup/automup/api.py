@@ -15,14 +15,15 @@ import torch
 from torch import nn
 
 from automup import optim
-from automup.apply import multiply, rescale_init
+from automup.apply import Change, check_fresh, check_plain, multiply, rescale_init
 from automup.capture.given_inputs import as_maker
 from automup.capture.widths import check_widths
 from automup.constants import NO_CONSTANTS, Constants
 from automup.errors import KnobError, PlanError, RewriteError, UnresolvedError, UsageError
+from automup.initialise import initialise
 from automup.models import said
 from automup.optim import check_module
-from automup.overrides import Fans, Overrides
+from automup.overrides import Fans, Overrides, matches
 from automup.plan import Plan, Unresolved
 from automup.planning import make_plan
 from automup.realise import Realisation, realise
@@ -114,6 +115,12 @@ def _knobs(
     return {first.name: default if base is None else base}
 
 
+def _on_cpu() -> contextlib.AbstractContextManager[Any]:
+    """What a study builds is real, also under ``torch.device("meta")``, as its caller may be."""
+    away = torch.get_default_device().type != "cpu"
+    return torch.device("cpu") if away else contextlib.nullcontext()
+
+
 class Mup:
     """A model function in muP: call it with a width to get the model. See :func:`parametrize`."""
 
@@ -192,12 +199,60 @@ class Mup:
 
         Raises:
             PlanError: if its parameters are not those of the parametrized model at these knobs.
-            UsageError: if it is in muP already.
+            UsageError: if it is in muP already, or if weights to rescale are not as its
+                constructor draws them.
         """
         check_module(model)
         target = self._target((), knobs) if knobs else self._knobs_of(model)
         self._check_shapes(model, target)
+        models, changes = self._study.models, self._changes(target)
+        changed = target != self.base or self.constants.changed
+        check_plain(model, models.shop(target).built.model, changes)
+        if rescale and changed:
+            laws = {w.name: w.law for w in models.shop(target).built.weights}
+            trusted = {name for name, seen in models.laws.items() if all(x.whole for _, x in seen)}
+            check_fresh(model, {name: law for name, law in laws.items() if name in trusted})
         self._apply(model, target, rescale=rescale)
+        return model
+
+    def init_(
+        self, model: nn.Module, *, seed: int | None = None, leave: Sequence[str] = (), **knobs: Any
+    ) -> nn.Module:
+        """Draw a model's weights where they lie, in muP, and return it; for models built on meta.
+
+        ::
+
+            with torch.device("meta"):
+                model = mu(8192)
+            fully_shard(model)              # or not
+            model.to_empty(device="cuda")
+            mu.init_(model)
+
+        Weights follow the laws by which the constructor draws them, times muP's factors; buffers
+        get the values that the constructor gives them. The same seed makes the same weights,
+        however often it is called and however the model is sharded (on one kind of device), and no
+        process ever holds more of a weight than its shard.
+
+        Args:
+            model: the model in muP; in several processes, all of them call this together.
+            seed: of all draws. Left out, it is drawn from torch's global generator; processes
+                that share a sharded model then agree on one.
+            leave: patterns of names to leave alone (``*`` is any characters but a dot, ``**`` any).
+            knobs: the widths that it was built with; read off its shapes when left out.
+
+        Raises:
+            UsageError: a parameter is on the meta device still.
+            PlanError: the model is another, or of other widths.
+            UnresolvedError: how the constructor makes a tensor could not be followed; names it.
+        """
+        target = self._target((), knobs) if knobs else self._knobs_of(model)
+        plan = self.plan(**target)
+
+        def left(name: str) -> bool:
+            return any(matches(pattern, name) for pattern in leave)
+
+        with _on_cpu():
+            initialise(model, plan, self._study.models, left=left, seed=seed)
         return model
 
     def _check_shapes(self, model: nn.Module, target: dict[str, Any]) -> None:
@@ -229,17 +284,24 @@ class Mup:
         self._done.add(model)
         if rescale:
             rescale_init(model, self.plan(**target))
+        multiply(model, self._changes(target))
+
+    def _changes(self, target: dict[str, Any]) -> tuple[Change, ...]:
         if self.constants.changed:
-            multiply(model, self._realisation.tuned(target, self.constants))
-        else:
-            multiply(model, self._realisation.at(target))
+            with _on_cpu():
+                return self._realisation.tuned(target, self.constants)
+        if target == self.base:
+            return ()
+        with _on_cpu():
+            return self._realisation.at(target)
 
     def plan(self, *args: Any, **knobs: Any) -> Plan:
         """The plan at these knobs: every fact about every parameter and site."""
         target = self._target(args, knobs)
         key = repr(target)
         if key not in self._plans:
-            self._plans[key] = make_plan(self._study, target)
+            with _on_cpu():
+                self._plans[key] = make_plan(self._study, target)
         plan = self._plans[key]
         return plan.with_constants(self.constants) if self.constants.changed else plan
 

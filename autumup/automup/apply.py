@@ -8,15 +8,17 @@ scales. What fits none of these is refused by name.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from automup.capture.init_laws import Law
+from automup.capture.laws import contradicts
 from automup.compiling import Guard
 from automup.edits import Edit
-from automup.errors import PlanError
+from automup.errors import PlanError, UsageError
 from automup.multihead import scale_logits, without_nested_tensors
 from automup.plan import Parameter, Plan
 from automup.reach import Path
@@ -71,6 +73,52 @@ class MultiheadChange:
 
 
 Change = AttributeChange | MethodChange | InputChange | OutputChange | MultiheadChange
+
+
+SAMPLE = 1 << 16
+"""Entries of a weight that are looked at to see whether it is freshly drawn."""
+
+
+def check_fresh(model: nn.Module, laws: Mapping[str, Law]) -> None:
+    """Refuse weights that are not as their constructor draws them, as loaded or trained ones.
+
+    Raises:
+        UsageError: names one, with its root mean square.
+    """
+    for name, parameter in model.named_parameters():
+        law = laws.get(name)
+        if law is None or not law.whole:
+            continue
+        rows = max(1, SAMPLE * len(parameter) // parameter.numel()) if parameter.dim() else None
+        sample = parameter.detach()[:rows] if parameter.dim() else parameter.detach()
+        if contradicts(law, sample):
+            rms = float(sample.double().square().mean().sqrt())
+            raise UsageError(
+                f"The weights are not as the constructor draws them: {name} has a root mean square "
+                f"of {rms:.3g}, there {law.rms:.3g}.",
+                fix="Pass rescale=False for weights that were loaded, trained or scaled already; "
+                "initialise within the model function.",
+            )
+
+
+def check_plain(model: nn.Module, plain: nn.Module, changes: Sequence[Change]) -> None:
+    """Refuse a model that has its multipliers already; ``plain`` is one that has not.
+
+    Raises:
+        UsageError: names the module.
+    """
+    for change in changes:
+        module = model.get_submodule(change.module)
+        there = hasattr(type(module), "_automup_class")
+        if isinstance(change, AttributeChange):
+            author = getattr(plain.get_submodule(change.module), change.attribute)
+            there = getattr(module, change.attribute) != author
+        if there:
+            raise UsageError(
+                "This model is in muP already; the factors would count twice "
+                f"(in {change.module or 'its root'}).",
+                fix="Load weights into it with load_state_dict, or build a new one.",
+            )
 
 
 def rescale_init(model: nn.Module, plan: Plan) -> None:

@@ -14,6 +14,7 @@ from automup.analysis.verification import COINCIDENCE
 from automup.capture.init_laws import Law
 from automup.capture.inputs import InputMaker, synthesise
 from automup.capture.laws import measured
+from automup.capture.meta import SHADOW_LIMIT
 from automup.capture.raised import describe, place_of
 from automup.capture.trace import Forced, Trace, Variant, WeightFact, Workshop
 from automup.capture.widths import scaled
@@ -126,9 +127,9 @@ class Models:
                 ) from error
         return self._shops[key]
 
-    def new_shop(self, knobs: Knobs, forced: Forced = ()) -> Workshop:
+    def new_shop(self, knobs: Knobs, forced: Forced = (), *, limit: int = SHADOW_LIMIT) -> Workshop:
         """The same, built anew for somebody who is to change it."""
-        return Workshop(lambda: self.build(knobs), forced, real=self._real)
+        return Workshop(lambda: self.build(knobs), forced, real=self._real, limit=limit)
 
     # --- runs ---------------------------------------------------------------------------------
 

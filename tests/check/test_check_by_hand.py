@@ -134,9 +134,7 @@ def test_a_converted_file_is_judged_as_it_is(
     status, found = checked(capsys, monkeypatch, str(out))
     assert (status, found["findings"], found["remarks"]) == (0, [], [])
     # and every number in it counts: a row that is lost is named
-    broken, rows = re.subn(
-        r'("fc_out.weight": \{)"fan_in": \{1: 64\}, ', r"\1", out.read_text()
-    )
+    broken, rows = re.subn(r'("fc_out.weight": \{)"fan_in": \{1: 64\}, ', r"\1", out.read_text())
     assert rows == 1
     out.write_text(broken)
     status, found = checked(capsys, monkeypatch, str(out))

@@ -7,8 +7,10 @@ loss over the whole batch: what one process alone computes is what all of them m
 from __future__ import annotations
 
 import itertools
+import pickle
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +20,32 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
     RowwiseParallel,
     parallelize_module,
 )
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from small_models import STEPS, TOKENS, Mixed, fresh, optimizer_of, training
+from small_models import (
+    MODELS,
+    SEED,
+    STEPS,
+    TOKENS,
+    Mixed,
+    fresh,
+    on_meta,
+    optimizer_of,
+    parametrized,
+    training,
+)
+
+from automup import initialise
 
 PROCESSES = 4
 
@@ -85,7 +103,7 @@ def fsdp_in_replicas(name: str, whole: DeviceMesh, pairs: DeviceMesh) -> list[fl
 def fsdp_compiled(name: str, whole: DeviceMesh, pairs: DeviceMesh) -> list[float]:
     model = fresh(name)
     for block in model.blocks:  # type: ignore[union-attr]
-        block.compile(backend="aot_eager")
+        block.compile(backend="eager")
     return trained(name, sharded(model, whole), whole)
 
 
@@ -117,21 +135,67 @@ ANY_MODEL: tuple[Way, ...] = (
     ddp, fsdp_on_four, fsdp_on_two, fsdp_in_replicas, fsdp_compiled, fsdp_resumed,
 )  # fmt: skip
 WAYS: tuple[tuple[Way, str], ...] = (
-    *itertools.product(ANY_MODEL, ("gpt", "multihead", "attribute")),
+    *itertools.product(ANY_MODEL, MODELS),
     (tensors_and_fsdp, "attribute"),
 )
 
 
+# --- weights drawn on shards ---------------------------------------------------------------------
+
+
+class Largest(TorchDispatchMode):
+    """The most entries of any tensor that an operation makes."""
+
+    entries = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor) and not tensor.is_meta:
+                local = getattr(tensor, "_local_tensor", tensor)
+                self.entries = max(self.entries, local.numel())
+        return made
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A training from weights that were drawn on shards, and the largest tensor while they were."""
+
+    losses: list[float]
+    largest: int
+    allowed: int
+
+
+def drawn_on_four(name: str, whole: DeviceMesh, pairs: DeviceMesh) -> Drawn:
+    return _drawn(name, sharded(on_meta(name), whole), whole)
+
+
+def drawn_with_tensors(name: str, whole: DeviceMesh, pairs: DeviceMesh) -> Drawn:
+    model: Any = tensor_parallel(on_meta(name), pairs["inner"])  # type: ignore[arg-type]
+    return _drawn(name, sharded(model, pairs["outer"]), pairs["outer"])
+
+
+def _drawn(name: str, model: nn.Module, mesh: DeviceMesh) -> Drawn:
+    with Largest() as seen:
+        model.to_empty(device="cpu")
+        parametrized(name).init_(model, seed=SEED)
+    shards: list[Any] = list(model.parameters())
+    allowed = max(p.to_local().numel() if isinstance(p, DTensor) else p.numel() for p in shards)
+    return Drawn(trained(name, model, mesh), seen.entries, allowed)
+
+
+DRAWN = (*itertools.product((drawn_on_four,), MODELS), (drawn_with_tensors, "attribute"))
+
+
 def run(rank: int, folder: str) -> None:
-    """What one process does: all the ways; the first writes every loss to ``losses.pt``."""
+    """What one process does: all the ways; the first writes what they found."""
     torch.set_num_threads(1)
     store = dist.FileStore(f"{folder}/store", PROCESSES)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=PROCESSES)
     whole = init_device_mesh("cpu", (PROCESSES,))
     pairs = init_device_mesh("cpu", (2, 2), mesh_dim_names=("outer", "inner"))
-    found = {}
-    for way, name in WAYS:
-        found[way.__name__, name] = way(name, whole, pairs)
+    initialise.BLOCK = 64  # a fraction of a shard
+    found = {(way.__name__, name): way(name, whole, pairs) for way, name in (*WAYS, *DRAWN)}
     if rank == 0:
-        torch.save(found, f"{folder}/losses.pt")
+        Path(f"{folder}/found").write_bytes(pickle.dumps(found))
     dist.destroy_process_group()

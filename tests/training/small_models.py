@@ -127,6 +127,12 @@ def fresh(name: str, seed: int = 1) -> nn.Module:
     return parametrized(name)(WIDTH).double()
 
 
+def on_meta(name: str) -> nn.Module:
+    """The same without its weights."""
+    with torch.device("meta"):
+        return parametrized(name)(WIDTH).double()
+
+
 def loss_of(model: Callable[..., Any], tokens: torch.Tensor = TOKENS) -> torch.Tensor:
     """Every token from itself and from its neighbours."""
     return F.cross_entropy(model(tokens).flatten(0, -2).double(), tokens.flatten())
@@ -150,12 +156,21 @@ def optimizer_of(name: str, model: nn.Module, **settings: Any) -> torch.optim.Op
     return parametrized(name).optimizer(model, lr=1e-2, weight_decay=0.1, **settings)
 
 
-STEPS = 4
+STEPS, SEED = 4, 5
 
 
 @functools.cache
 def losses_of_one_process(name: str) -> tuple[float, ...]:
     """What every other way to train the model has to reproduce."""
     model = fresh(name)
+    steps = training(model, optimizer_of(name, model))
+    return tuple(float(next(steps)) for _ in range(STEPS))
+
+
+@functools.cache
+def losses_of_one_process_drawn(name: str) -> tuple[float, ...]:
+    """The same from weights that are drawn after the constructor."""
+    model = on_meta(name).to_empty(device="cpu")
+    parametrized(name).init_(model, seed=SEED)
     steps = training(model, optimizer_of(name, model))
     return tuple(float(next(steps)) for _ in range(STEPS))

@@ -27,6 +27,8 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from automup.errors import UsageError
+
 every_model = pytest.mark.parametrize("name", MODELS)
 
 
@@ -123,3 +125,21 @@ def test_a_resumed_run_has_the_losses_of_one_that_was_not(
     second = go(*through)
     assert go(*resumed) == second
     assert first != second
+
+
+@every_model
+def test_what_is_not_fresh_is_not_rescaled(name: str) -> None:
+    """A second factor, or one on trained weights, would go unnoticed: the loss still falls."""
+    mu = parametrized(name)
+    trained = MODELS[name](WIDTH)
+    optimizer = torch.optim.SGD(trained.parameters(), lr=1e-3)
+    next(training(trained, optimizer))
+    with pytest.raises(UsageError, match=r"not as the constructor draws them.*rescale=False"):
+        mu.apply(trained)
+    mu.apply(trained, rescale=False)
+    for rescale in (True, False):
+        with pytest.raises(UsageError, match="in muP already"):
+            mu.apply(trained, rescale=rescale)
+        with pytest.raises(UsageError, match="in muP already"):
+            mu.apply(mu(WIDTH), rescale=rescale)
+    assert mu.apply(MODELS[name](WIDTH).bfloat16()) is not None

@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
-import pytest
-import torch
-import torch.multiprocessing
-from processes import PROCESSES, WAYS, Way, run
-from small_models import losses_of_one_process
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-Losses = dict[tuple[str, str], list[float]]
+import pytest
+import torch.multiprocessing
+from processes import DRAWN, PROCESSES, WAYS, Way, run
+from small_models import losses_of_one_process, losses_of_one_process_drawn
+
+from automup import initialise
+
+Found = dict[tuple[str, str], Any]
 
 
 @pytest.fixture(scope="module")
-def losses(tmp_path_factory: pytest.TempPathFactory) -> Losses:
+def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     """What all ways give, on processes that are started once: that takes longer than the rest."""
     folder = str(tmp_path_factory.mktemp("processes"))
     torch.multiprocessing.spawn(run, args=(folder,), nprocs=PROCESSES)
-    found: Losses = torch.load(f"{folder}/losses.pt")
-    return found
+    everything: Found = pickle.loads(Path(f"{folder}/found").read_bytes())
+    return everything
 
 
-@pytest.mark.parametrize("way, name", [pytest.param(w, n, id=f"{w.__name__}-{n}") for w, n in WAYS])
-def test_the_losses_are_those_of_one_process(way: Way, name: str, losses: Losses) -> None:
-    assert losses[way.__name__, name] == pytest.approx(losses_of_one_process(name), rel=1e-9)
+def rows(table: Any) -> list[Any]:
+    return [pytest.param(way, name, id=f"{way.__name__}-{name}") for way, name in table]
+
+
+@pytest.mark.parametrize("way, name", rows(WAYS))
+def test_the_losses_are_those_of_one_process(way: Way, name: str, found: Found) -> None:
+    assert found[way.__name__, name] == pytest.approx(losses_of_one_process(name), rel=1e-9)
+
+
+@pytest.mark.parametrize("way, name", rows(DRAWN))
+def test_weights_drawn_on_shards_are_those_of_one_process(
+    way: Callable[..., Any], name: str, found: Found, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no process made a tensor larger than its shards."""
+    monkeypatch.setattr(initialise, "BLOCK", 64)
+    drawn = found[way.__name__, name]
+    assert drawn.losses == pytest.approx(losses_of_one_process_drawn(name), rel=1e-9)
+    assert drawn.largest <= drawn.allowed

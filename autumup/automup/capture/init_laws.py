@@ -1,7 +1,8 @@
 """How a constructor draws its weights: mean and standard deviation of every storage, exactly.
 
 While the constructor runs, each random or filling operation sets the law of the storage that it
-writes; arithmetic on a tensor carries the law along. What cannot be followed is ``UNKNOWN``.
+writes; arithmetic on a tensor carries the law along. What cannot be followed is ``UNKNOWN``. Where
+entries are independent draws, ``whole`` laws, the tensor can be drawn again from its law alone.
 """
 
 from __future__ import annotations
@@ -20,11 +21,17 @@ from automup.capture.tensors import storage_of, tensors_in, traits_of, written_t
 
 @dataclass(frozen=True)
 class Law:
-    """The distribution of a tensor's entries: kind, mean and standard deviation."""
+    """The distribution of a tensor's entries: kind, mean and standard deviation.
+
+    ``whole``: the entries are equal, or independent draws of this kind, so the law says all.
+    ``cut``: of a truncated normal, mean and std before it was cut, and where: (mean, std, a, b).
+    """
 
     kind: str
     mean: float
     std: float
+    whole: bool = False
+    cut: tuple[float, float, float, float] | None = None
 
     @property
     def rms(self) -> float:
@@ -50,15 +57,15 @@ def _law_of_values(tensor: torch.Tensor) -> Law:
 
 
 def constant(value: float) -> Law:
-    return Law("constant", value, 0.0)
+    return Law("constant", value, 0.0, whole=True)
 
 
 def normal(mean: float, std: float) -> Law:
-    return Law("normal", mean, std)
+    return Law("normal", mean, std, whole=True)
 
 
 def uniform(low: float, high: float) -> Law:
-    return Law("uniform", (low + high) / 2, (high - low) / math.sqrt(12))
+    return Law("uniform", (low + high) / 2, (high - low) / math.sqrt(12), whole=True)
 
 
 def truncated_normal(mean: float, std: float, low: float, high: float) -> Law:
@@ -67,7 +74,8 @@ def truncated_normal(mean: float, std: float, low: float, high: float) -> Law:
     mass = _cdf(b) - _cdf(a)
     shift = (_pdf(a) - _pdf(b)) / mass
     variance = 1 + (a * _pdf(a) - b * _pdf(b)) / mass - shift**2
-    return Law("truncated normal", mean + std * shift, std * math.sqrt(max(variance, 0.0)))
+    spread = std * math.sqrt(max(variance, 0.0))
+    return Law("truncated normal", mean + std * shift, spread, True, (mean, std, low, high))
 
 
 def _pdf(z: float) -> float:
@@ -83,7 +91,7 @@ class InitRecorder:
 
     def __init__(self) -> None:
         self._laws: dict[int, Law] = {}
-        self._pieces: dict[int, tuple[Law, list[tuple[float, Law]]]] = {}
+        self._pieces: dict[int, tuple[Law, list[tuple[torch.Tensor, Law]]]] = {}
         self._keep: list[torch.Tensor] = []
 
     def law(self, value: Any) -> Law:
@@ -97,14 +105,23 @@ class InitRecorder:
         """All entries of this tensor follow the law from now on (a view: part of its storage)."""
         self._keep.append(tensor)
         key = storage_of(tensor)
-        share = tensor.numel() / max(1, _capacity(tensor))
-        if 0 < share < 1 and key in self._laws:
+        if 0 < _share(tensor) < 1 and key in self._laws:
             before, pieces = self._pieces.setdefault(key, (self._laws[key], []))
-            pieces.append((share, law))
-            self._laws[key] = _mixture(before, pieces)
+            pieces.append((tensor, law))
+            self._laws[key] = _mixture(before, [(_share(view), law) for view, law in pieces])
         else:
             self._pieces.pop(key, None)
             self._laws[key] = law
+
+    def draws(self, tensor: torch.Tensor) -> tuple[tuple[torch.Tensor, Law], ...]:
+        """The laws that a tensor is drawn by, one after another, each with the view it fills.
+
+        Nothing if they do not say all about its entries.
+        """
+        law = self.law(tensor)
+        before, pieces = self._pieces.get(storage_of(tensor), (law, []))
+        found = ((tensor, before), *pieces)
+        return found if all(law.whole for _, law in found) else ()
 
     def on_meta_init(self, frame: Any) -> None:
         """Record what an early return of ``torch.nn.init`` on meta would have drawn."""
@@ -154,8 +171,10 @@ class InitRecorder:
 _METADATA_ONLY = {"set_", "resize_", "squeeze_", "unsqueeze_", "t_", "transpose_", "detach_"}
 
 
-def _capacity(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage().nbytes() // max(1, tensor.element_size())
+def _share(tensor: torch.Tensor) -> float:
+    """How much of its storage a tensor is."""
+    capacity = tensor.untyped_storage().nbytes() // max(1, tensor.element_size())
+    return tensor.numel() / max(1, capacity)
 
 
 def _mixture(before: Law, pieces: list[tuple[float, Law]]) -> Law:
@@ -200,12 +219,33 @@ def _same(rec: InitRecorder, args: Any, kwargs: Any) -> Law:
     return rec.law(args[0])
 
 
-def _copy(rec: InitRecorder, args: Any, kwargs: Any) -> Law:
-    return rec.law(args[1])
+def _again(position: int) -> Callable[..., Law]:
+    """Entries that are those of another tensor: as they are distributed, but not independent."""
+
+    def rule(rec: InitRecorder, args: Any, kwargs: Any) -> Law:
+        law = rec.law(args[position])
+        return law if law.std == 0.0 else replace(law, whole=False)
+
+    return rule
+
+
+def _clamp(rec: InitRecorder, args: Any, kwargs: Any) -> Law:
+    """Taken to cut nothing off, as of a truncated normal that was drawn between the bounds."""
+    law = rec.law(args[0])
+    return law if law.cut else replace(law, whole=False)
 
 
 def _scaled(law: Law, factor: float) -> Law:
-    return replace(law, mean=law.mean * factor, std=law.std * abs(factor))
+    return _moved(replace(law, std=law.std * abs(factor)), factor, 0.0)
+
+
+def _moved(law: Law, factor: float, shift: float) -> Law:
+    """The law of x * factor + shift, for the mean and for where it is cut."""
+    cut = law.cut
+    if cut is not None:
+        low, high = sorted((cut[2] * factor + shift, cut[3] * factor + shift))
+        cut = (cut[0] * factor + shift, cut[1] * abs(factor), low, high)
+    return replace(law, mean=law.mean * factor + shift, cut=cut)
 
 
 def _eye(rec: InitRecorder, args: Any, kwargs: Any) -> Law:
@@ -232,8 +272,10 @@ def _sum(sign: float) -> Callable[..., Law]:
     def rule(rec: InitRecorder, args: Any, kwargs: Any) -> Law:
         left = rec.law(args[0])
         right = _scaled(rec.law(args[1]), sign * float(kwargs.get("alpha", 1)))
-        kind = right.kind if left.std == 0.0 else left.kind
-        return Law(kind, left.mean + right.mean, math.hypot(left.std, right.std))
+        for law, other in ((left, right), (right, left)):
+            if other.std == 0.0:
+                return _moved(law, 1.0, other.mean)
+        return Law("sum", left.mean + right.mean, math.hypot(left.std, right.std))
 
     return rule
 
@@ -280,13 +322,13 @@ _RULES: dict[str, Callable[[InitRecorder, Any, Any], Law]] = {
     "sub": _sum(-1.0),
     "erfinv": _erfinv,
     "eye": _eye,
-    "copy": _copy,
+    "copy": _again(1),
+    "repeat": _again(0),
+    "clamp": _clamp,
     "neg": lambda rec, args, kwargs: _scaled(rec.law(args[0]), -1.0),
     **dict.fromkeys(("zero", "zeros", "zeros_like", "new_zeros"), _number(0.0)),
     **dict.fromkeys(("ones", "ones_like", "new_ones"), _number(1.0)),
-    **dict.fromkeys(
-        ("clone", "_to_copy", "lift_fresh", "lift_fresh_copy", "repeat", "detach", "clamp"), _same
-    ),
+    **dict.fromkeys(("clone", "_to_copy", "lift_fresh", "lift_fresh_copy", "detach"), _same),
 }
 
 

@@ -63,7 +63,7 @@ def measured(
         unknown = {
             w.name: [_real(drawn[w.name])]
             for w in weights
-            if w.name in drawn and _contradicts(w, drawn[w.name])
+            if w.name in drawn and contradicts(w.law, drawn[w.name])
         }
         smallest = min((math.prod(w.shape) for w in weights if w.name in unknown), default=ENOUGH)
         for _ in range(min(MOST_DRAWS, ENOUGH // max(1, smallest)) - 1):
@@ -75,14 +75,14 @@ def measured(
     )
 
 
-def _contradicts(weight: WeightFact, drawn: torch.Tensor) -> bool:
-    """Whether a real draw is another than the recorded law says."""
-    if drawn.is_meta or drawn.shape != weight.shape or not drawn.numel():
+def contradicts(law: Law, drawn: torch.Tensor) -> bool:
+    """Whether a real draw is another than a law says."""
+    if drawn.is_meta or not drawn.numel():
         return False
     rms = float(_real(drawn).square().mean().sqrt())
     # The rms of n draws has a relative error of about 1/sqrt(2 n), or (kurtosis) a bit more.
-    error = weight.law.rms * (0.01 + 6 / math.sqrt(2 * drawn.numel())) + 1e-12
-    return not (weight.law.known and abs(rms - weight.law.rms) <= error)
+    error = law.rms * (0.01 + 6 / math.sqrt(2 * drawn.numel())) + 1e-12
+    return not (law.known and abs(rms - law.rms) <= error)
 
 
 def _real(drawn: torch.Tensor) -> torch.Tensor:

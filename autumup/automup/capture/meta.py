@@ -21,6 +21,7 @@ from automup.capture.results import Results
 from automup.capture.source import user_frames
 from automup.capture.tensors import (
     magnitudes,
+    storage_of,
     tensors_in,
     tensors_read,
     traits_of,
@@ -39,8 +40,9 @@ _LIFT = torch.ops.aten.lift_fresh.default
 class MetaMode(Ground):
     """Redirects every allocation to the meta device and keeps shadows of small known tensors."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = SHADOW_LIMIT) -> None:
         super().__init__()
+        self._limit = limit
         self.guesses: list[Guess] = []
         self._shadows: dict[int, torch.Tensor] = {}
         self._metas: dict[int, torch.Tensor] = {}
@@ -60,6 +62,16 @@ class MetaMode(Ground):
             id(tensor)
         )  # a real tensor that was overwritten lives on as its twin
         return tensor if twin is None else self._shadows.get(id(twin))
+
+    def value_behind(self, tensor: torch.Tensor) -> torch.Tensor | None:
+        """The real value of a tensor, or of the one that it was made of: a parameter's data."""
+        known = self.shadow(tensor)
+        if known is not None or not tensor.is_meta:
+            return known
+        key, layout = storage_of(tensor), (tensor.shape, tensor.stride())
+        found = [m for m in self._keep if m.is_meta and storage_of(m) == key]
+        alike = [m for m in found if (m.shape, m.stride()) == layout]
+        return self._shadows.get(id(alike[-1])) if alike else None
 
     def admit(self, tensor: torch.Tensor) -> torch.Tensor:
         """An input of the model, as it is to be passed."""
@@ -106,7 +118,7 @@ class MetaMode(Ground):
 
     def _remember(self, meta: torch.Tensor, real: torch.Tensor) -> None:
         self._keep += (meta, real)
-        if real.numel() <= SHADOW_LIMIT:
+        if real.numel() <= self._limit:
             self._shadows[id(meta)] = real
 
     def execute(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -155,7 +167,7 @@ class MetaMode(Ground):
     def _with_shadow(self, func: Any, args: Any, kwargs: Any, out: Any) -> Any:
         """Run the operation on the shadows too, where the result is small."""
         metas = [x for x in tree_leaves(out) if isinstance(x, torch.Tensor)]
-        if any(x.numel() > SHADOW_LIMIT for x in metas):
+        if any(x.numel() > self._limit for x in metas):
             return out
         real_args, real_kwargs = tree_map(self._to_real_value, (args, kwargs))
         real = func(*real_args, **real_kwargs)
@@ -169,7 +181,7 @@ class MetaMode(Ground):
     def _unknown_nonzero(self, mask: torch.Tensor) -> torch.Tensor:
         """As if every entry counted: then every expert of a mixture runs, each on all tokens."""
         self.guess("the number of nonzero entries", mask.numel())
-        if mask.numel() > SHADOW_LIMIT:
+        if mask.numel() > self._limit:
             return torch.empty(mask.numel(), mask.dim(), dtype=torch.long, device=_META)
         return self.to_meta(torch.ones(mask.shape, dtype=torch.bool).nonzero())
 
@@ -191,9 +203,9 @@ def _autocast_on_meta() -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_weights(
-    on_meta_init: Callable[[Any], None] | None = None,
+    on_meta_init: Callable[[Any], None] | None = None, limit: int = SHADOW_LIMIT
 ) -> Iterator[MetaMode]:
     """Run the block with every tensor on meta, shadows for small known ones, no gradient."""
-    mode = MetaMode()
+    mode = MetaMode(limit)
     with mode, ReadGuard(mode, on_meta_init), _autocast_on_meta(), torch.no_grad():
         yield mode

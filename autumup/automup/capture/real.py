@@ -59,6 +59,8 @@ class RealMode(Ground):
         """The tensor, or None if a weight or a random draw had a part in it."""
         return None if storage_of(tensor) in self._unknown else tensor
 
+    value_behind = shadow
+
     def sizes_of(self, tensor: torch.Tensor) -> tuple[float | None, float | None]:
         """Root mean square and largest of a known tensor's entries, None of an unknown one's."""
         return (None, None) if self.shadow(tensor) is None else magnitudes(tensor)

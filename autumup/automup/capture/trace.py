@@ -13,9 +13,10 @@ from torch import fx, nn
 from torch.nn.parameter import is_lazy
 
 from automup.capture.caches import forget_tensors, without_caches
+from automup.capture.draws import Draw, draw_of
 from automup.capture.flex import opened_flex_attention
 from automup.capture.init_laws import UNKNOWN, InitRecorder, Law
-from automup.capture.meta import without_weights
+from automup.capture.meta import SHADOW_LIMIT, without_weights
 from automup.capture.nested import tensors_of, with_tensors
 from automup.capture.reads import Guess
 from automup.capture.real import on_real_tensors
@@ -94,13 +95,19 @@ class Workshop:
         build: makes the model.
         forced: attributes that modules are made to hold, whatever their code sets.
         real: run on real tensors, for models that the meta device cannot run.
+        limit: how many entries a tensor may have whose value is computed on the way.
     """
 
     def __init__(
-        self, build: Callable[[], nn.Module], forced: Forced = (), *, real: bool = False
+        self,
+        build: Callable[[], nn.Module],
+        forced: Forced = (),
+        *,
+        real: bool = False,
+        limit: int = SHADOW_LIMIT,
     ) -> None:
         self._recorder = InitRecorder()
-        self._real = real
+        self._real, self._limit = real, limit
         self._build = build
         self._forced = dict(forced)
         self._mode: Any = None
@@ -109,7 +116,9 @@ class Workshop:
     @contextlib.contextmanager
     def _ground(self) -> Iterator[Any]:
         """The mode that the model is built and run under; it keeps what it knows."""
-        ground = on_real_tensors() if self._real else without_weights(self._recorder.on_meta_init)
+        ground: Any = on_real_tensors()
+        if not self._real:
+            ground = without_weights(self._recorder.on_meta_init, self._limit)
         fast_path = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)  # it would hide the operations inside
         try:
@@ -132,7 +141,10 @@ class Workshop:
             if not all(self._recorder.law(p).known for p in model.parameters()):
                 late = _call_late_init(model)
         forget_tensors(model)
+        self._values: dict[int, torch.Tensor | None] = {}
         for parameter in model.parameters():
+            if not self._recorder.law(parameter).whole:
+                self._values[id(parameter)] = self._mode.value_behind(parameter)
             self._mode.forget(parameter)
         names: dict[int, list[str]] = {}
         for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -142,6 +154,11 @@ class Workshop:
             for p in model.parameters()
         )
         return Build(model, weights, late)
+
+    def draw_of(self, tensor: torch.Tensor) -> Draw:
+        """How a parameter, buffer or other tensor of the model starts, before anything has run."""
+        value = self._values.get(id(tensor), self._mode.value_behind(tensor))
+        return draw_of(self._recorder, tensor, value)
 
     def redrawn_by(self, method: str) -> set[str]:
         """The names of the weights that calling a method of the model draws anew."""
