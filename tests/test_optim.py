@@ -16,8 +16,9 @@ from torch import nn
 
 from automup.errors import PlanError, UsageError
 from automup.optim import OPTIMIZERS, family_of, optimizer, optimizer_class_of, param_groups
+from automup.optimizers import known_class
 from automup.plan import Parameter, Plan
-from automup.rules import multipliers
+from automup.rules import Multipliers
 
 BASE = 8
 
@@ -98,6 +99,12 @@ def train(model: nn.Module, opt: torch.optim.Optimizer, steps: int = 3) -> None:
         opt.step()
 
 
+def factors_of(cls: Any, p: Parameter) -> Multipliers:
+    known = known_class(cls)
+    plan = Plan("", {}, {}, (p,))
+    return plan.factors(p, known.family_of(p), applied=known.applied(p, None), l2=known.is_l2({}))
+
+
 PLAIN: list[tuple[type[torch.optim.Optimizer], dict[str, Any]]] = [
     (torch.optim.SGD, {}),
     (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
@@ -109,6 +116,15 @@ PLAIN: list[tuple[type[torch.optim.Optimizer], dict[str, Any]]] = [
     (torch.optim.AdamW, {"lr": 0.01, "weight_decay": 0.1, "foreach": True, "maximize": True}),
     (torch.optim.AdamW, {"lr": 0.01, "weight_decay": 0.1, "fused": True}),
     (torch.optim.AdamW, {"lr": torch.tensor(0.01), "weight_decay": 0.1}),
+    (torch.optim.ASGD, {"lr": 0.1, "weight_decay": 0.1, "lambd": 0.01}),
+    (torch.optim.NAdam, {"weight_decay": 0.1, "decoupled_weight_decay": True}),
+    (torch.optim.RAdam, {"lr": 0.1}),
+    (torch.optim.Adamax, {"weight_decay": 0.1}),
+    (torch.optim.RMSprop, {"momentum": 0.9, "centered": True}),
+    (torch.optim.Adagrad, {"lr_decay": 0.1}),
+    (torch.optim.Adadelta, {"weight_decay": 0.1}),
+    (torch.optim.Adafactor, {"weight_decay": 0.1}),
+    (torch.optim.Adafactor, {"eps": (1e-5, 1e-2), "d": 2.0}),
 ]
 
 
@@ -133,14 +149,18 @@ def test_at_the_base_it_is_the_plain_optimizer_bit_for_bit(cls: Any, kwargs: Any
 def test_every_parameter_gets_the_factors_of_the_table(name: str) -> None:
     cls = optimizer_class_of(name)
     model, plan = net_and_plan(4 * BASE)
-    plain = cls(Net().parameters()).defaults
-    groups = optimizer(plan, model, cls).param_groups
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        groups = optimizer(plan, model, cls).param_groups
     for parameter, group in by_name(model, groups).items():
-        factors = multipliers(family_of(cls), plan.parameter(parameter).ratios)
+        adam = name == "muon" and "betas" in group
+        made = torch.optim.AdamW if adam else cls
+        plain = made([nn.Parameter(torch.ones(2, 2))]).defaults
+        factors = factors_of(cls, plan.parameter(parameter))
         assert group["lr_mult"] == factors.lr
         assert group["lr"] == plain["lr"] * factors.lr
         assert group["weight_decay"] == plain["weight_decay"] * factors.weight_decay
-        if "eps" in plain:
+        if isinstance(plain.get("eps"), float) and factors.eps != 1:
             assert group["eps"] == plain["eps"] * factors.eps
 
 
@@ -173,6 +193,9 @@ def test_no_two_groups_have_the_same_settings_and_order_is_of_first_appearance(
         groups = param_groups(plan, model, OPTIMIZERS[name], **kwargs)
     settings = [[v for k, v in group.items() if k != "params"] for group in groups]
     assert all(a not in settings[:i] for i, a in enumerate(settings))
+    if name == "muon":  # the matrices, then the rest
+        assert [g["use_muon"] for g in groups] == sorted(g["use_muon"] for g in groups)[::-1]
+        return
     place = {id(p): i for i, p in enumerate(model.parameters())}
     orders = [[place[id(p)] for p in group["params"]] for group in groups]
     assert all(order == sorted(order) for order in orders)
@@ -335,8 +358,8 @@ def test_families_by_inheritance_or_by_hand() -> None:
     plain = [g["weight_decay"] for g in param_groups(plan, model)]
     assert [g["weight_decay"] for g in param_groups(plan, model, Mine)] == plain
     assert isinstance(optimizer(plan, model, Mine, extra=2, lr=0.1), Mine)
-    with pytest.raises(UsageError, match=r'Rprop.*family="adam".*family="sgd"'):
-        optimizer(plan, model, torch.optim.Rprop)
+    with pytest.raises(UsageError, match=r'Plain.*family="adam".*family="sgd".*"muon"'):
+        optimizer(plan, model, type("Plain", (torch.optim.Optimizer,), {}))
     rms = optimizer(plan, model, torch.optim.RMSprop, family="adam", lr=0.1)
     assert {g["lr"] for g in rms.param_groups} == {0.1, 0.05}
     partial = functools.partial(torch.optim.SGD, lr=0.5)
@@ -350,7 +373,7 @@ def test_families_by_inheritance_or_by_hand() -> None:
     [
         ({"momentum": 0.9}, "AdamW takes no momentum.*betas"),
         ({"decay": "both"}, "no decay 'both'.*independent"),
-        ({"family": "muon"}, "no family 'muon'.*sgd"),
+        ({"family": "newton"}, "no family 'newton'.*sgd"),
         ({"lr": "fast"}, "learning rate"),
         ({"params": [torch.zeros(3, 7)]}, r"shape \(3, 7\)"),
         ({"params": [("w", torch.zeros(3, 7))]}, r"'w' of shape \(3, 7\)"),
@@ -383,7 +406,7 @@ def test_a_parameter_in_two_groups_and_groups_in_mup_already_are_refused() -> No
 
 def test_optimizer_names() -> None:
     assert optimizer_class_of("AdamW") is torch.optim.AdamW
-    with pytest.raises(UsageError, match=r"'adamx'.*sgd, adam, adamw"):
+    with pytest.raises(UsageError, match=r"'adamx'.*adamw, sgd, asgd"):
         optimizer_class_of("adamx")
 
 

@@ -106,6 +106,11 @@ class Parameter:
         return sum(part.base_size for part in self.parts if not part.grows)
 
     @property
+    def is_embedding(self) -> bool:
+        """Whether it is a matrix that reads the data."""
+        return self.layer == "input" and len(self.shape) > 1
+
+    @property
     def role(self) -> Role:
         return role_of(bool(self.fan_in_dims), bool(self.fan_out_dims))
 
@@ -220,11 +225,27 @@ class Plan:
         )
 
     def factors(
-        self, p: Parameter, family: str, *, decay: str = "independent", l2: bool = False
+        self,
+        p: Parameter,
+        family: str,
+        *,
+        decay: str = "independent",
+        embedding_lr: str = "constant",
+        applied: float = 1.0,
+        l2: bool = False,
     ) -> Multipliers:
         """The optimizer's factors for a parameter; see :func:`automup.rules.multipliers`."""
-        gain, rate = self.constants.multiplier(p.layer), self.constants.lr(p.role)
-        return multipliers(family, p.ratios, decay=decay, gain=gain, rate=rate, l2=l2)
+        return multipliers(
+            family,
+            p.ratios,
+            p.role,
+            decay=decay,
+            embedding_lr=embedding_lr if p.is_embedding else "constant",
+            gain=self.constants.multiplier(p.layer),
+            rate=self.constants.lr(p.role),
+            applied=applied,
+            l2=l2,
+        )
 
     def parameter(self, name: str) -> Parameter:
         """The parameter with this qualified name, tied names included.

@@ -99,7 +99,7 @@ def test_optimizer_factors(width: int, family: str) -> None:
             fact = base[name.replace("h.2", "h.1")]
             old, new = fact.base_shape, tuple(p.shape)
             ratios = Ratios(ratio(old, new, fact.fan_in_dims), ratio(old, new, fact.fan_out_dims))
-            wanted = multipliers(family, ratios)
+            wanted = multipliers(family, ratios, fact.role)
             assert group["lr"] == 0.1 * wanted.lr and group["lr_mult"] == wanted.lr
             assert group["weight_decay"] == 0.3 * wanted.weight_decay
             assert group.get("eps") == (1e-6 * wanted.eps if family == "adam" else None)

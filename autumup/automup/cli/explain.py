@@ -37,6 +37,7 @@ def explain(
     from automup import report
     from automup.capture.values import parse_assignments
     from automup.constants import Constants
+    from automup.optimizers import named
     from automup.plan import Plan
 
     renderers: dict[str, Any] = {
@@ -47,7 +48,7 @@ def explain(
     }
     if format not in renderers:
         raise UsageError(f"No format {format!r}.", fix=f"Choose one of {', '.join(renderers)}.")
-    report.family_of(optimizer)
+    named(optimizer)
     constants = Constants.of(parse_assignments(constant or []))
     if save is not None:
         check_folder(save)

@@ -11,13 +11,13 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from automup.optimizers import named
 from automup.plan import Plan
-from automup.report.data import FAMILY_OF_NAME, as_dict, as_json, family_of
+from automup.report.data import as_dict, as_json
 from automup.report.markup import as_fragment, as_html, as_markdown
 from automup.report.terminal import WIDTH, as_table
 
 __all__ = [
-    "FAMILY_OF_NAME",
     "WIDTH",
     "Explanation",
     "as_dict",
@@ -26,7 +26,6 @@ __all__ = [
     "as_markdown",
     "as_table",
     "describe",
-    "family_of",
 ]
 
 
@@ -71,5 +70,5 @@ class Explanation:
 
 def describe(plan: Plan, optimizer: str = "adamw", decay: str = "independent") -> Explanation:
     """What ``mu.explain(width)`` returns; UsageError for an optimizer that it does not know."""
-    family_of(optimizer)
+    named(optimizer)
     return Explanation(plan, optimizer, decay)

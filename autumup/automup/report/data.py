@@ -7,13 +7,10 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from automup.errors import UsageError
+from automup.optimizers import Known, named
 from automup.plan import Parameter, Plan
 from automup.refusals import reason_of
 from automup.rules import role_of
-
-#: The family of each optimizer that a report can be for, by name (as ``optim.OPTIMIZERS``).
-FAMILY_OF_NAME = {"adamw": "adam", "adam": "adam", "sgd": "sgd"}
 
 
 def as_dict(plan: Plan, optimizer: str = "adamw", decay: str = "independent") -> dict[str, Any]:
@@ -21,22 +18,22 @@ def as_dict(plan: Plan, optimizer: str = "adamw", decay: str = "independent") ->
 
     Args:
         plan: the plan; its sites and unresolved places are listed after its parameters.
-        optimizer: a key of :data:`FAMILY_OF_NAME`, in any case.
+        optimizer: a key of :data:`automup.optimizers.NAMED`, in any case.
         decay: "independent" or "coupled", see :func:`automup.rules.multipliers`.
 
     Raises:
         UsageError: no such optimizer.
     """
-    family = family_of(optimizer)
+    known = named(optimizer)
     return {
         "model": plan.model,
         "base": dict(plan.base),
         "target": dict(plan.target),
         "optimizer": optimizer.lower(),
-        "family": family,
+        "family": known.family,
         "decay": decay,
         "constants": asdict(plan.constants),
-        "parameters": [_parameter(plan, p, family, decay) for p in plan.parameters],
+        "parameters": [_parameter(plan, p, known, decay) for p in plan.parameters],
         "sites": [
             _picked(s, "kind source exponents factor modules reason")
             | {"exponents": dict(s.exponents)}
@@ -54,25 +51,18 @@ def as_json(plan: Plan, optimizer: str = "adamw", decay: str = "independent") ->
     return json.dumps(as_dict(plan, optimizer, decay), indent=2, ensure_ascii=False)
 
 
-def family_of(optimizer: str) -> str:
-    """The family of an optimizer, by its name in any case; UsageError if it has none."""
-    family = FAMILY_OF_NAME.get(optimizer.lower())
-    if family is None:
-        known = ", ".join(FAMILY_OF_NAME)
-        raise UsageError(f"There is no optimizer {optimizer!r}.", fix=f"Known: {known}.")
-    return family
-
-
-def _parameter(plan: Plan, p: Parameter, family: str, decay: str) -> dict[str, Any]:
+def _parameter(plan: Plan, p: Parameter, known: Known, decay: str) -> dict[str, Any]:
     """One parameter's entry. A weight that several sites read has one multiplier: each use's."""
-    factors = plan.factors(p, family, decay=decay)
+    family = known.family_of(p)
+    applied, l2 = known.applied(p, None), known.is_l2({})
+    factors = plan.factors(p, family, decay=decay, applied=applied, l2=l2)
     sizes = "name names shape base_shape role fan_in fan_out base_fan_in base_fan_out"
     return {
         **_picked(p, f"{sizes} init_std init_mult"),
         "role": str(p.role),
         "lr_mult": factors.lr,
         "wd_mult": factors.weight_decay,
-        "eps_mult": factors.eps if family == "adam" else 1.0,
+        "eps_mult": factors.eps if family not in ("sgd", "sign") else 1.0,
         "multiplier": next((s.factor for s in plan.sites if s.parameter in p.names), 1.0),
         **_picked(p, "reason source"),
         **({"parts": list(_parts(p))} if p.parts else {}),
