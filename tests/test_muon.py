@@ -15,7 +15,7 @@ import automup
 import cases
 from automup.api import Mup
 from automup.errors import UsageError
-from automup.optim import Several
+from automup.optim import Several, plain_optimizer
 from automup.optimizers import is_matrix
 from models_small import model as small
 
@@ -117,6 +117,13 @@ def test_it_takes_the_hidden_matrices_and_adam_the_rest() -> None:
     assert {g["lr"] / g["lr_mult"] for g in groups if not g["use_muon"]} == {1e-3}
 
 
+def test_in_sp_it_is_the_same_split_without_factors() -> None:
+    model = net()(64)
+    optimizer = plain_optimizer(net().plan(32), model, torch.optim.Muon, lr=0.02)
+    assert {g["lr_mult"] for g in optimizer.param_groups} == {1.0}
+    assert len(optimizer.optimizers[0].param_groups[0]["params"]) == len(MATRICES)
+
+
 def test_what_is_a_matrix() -> None:
     """Convolutions and stacks of experts where the class takes them; embeddings and parts never."""
     build = small(
@@ -154,15 +161,20 @@ def test_at_the_base_it_is_muon_and_adamw_bit_for_bit() -> None:
         torch.optim.Muon(hidden, lr=0.02),
         torch.optim.AdamW(rest, lr=1e-3, eps=1e-6),
     ]
+    in_sp = copy.deepcopy(ours)
+    sp_optimizer = plain_optimizer(
+        net().plan(32), in_sp, torch.optim.Muon, lr=0.02, rest={"lr": 1e-3, "eps": 1e-6}
+    )
     for _ in range(4):
+        step(in_sp, sp_optimizer)
         step(ours, optimizer)
         for each in by_hand:
             each.zero_grad()
         plain(X).square().mean().backward()
         for each in by_hand:
             each.step()
-    for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
-        assert torch.equal(a, b)
+    for a, b, c in zip(ours.parameters(), plain.parameters(), in_sp.parameters(), strict=True):
+        assert torch.equal(a, b) and torch.equal(b, c)
 
 
 def test_both_are_one_optimizer_to_schedulers_and_checkpoints() -> None:
@@ -197,7 +209,7 @@ def test_both_are_one_optimizer_to_schedulers_and_checkpoints() -> None:
         losses.append(1.0)
         loss = model(X).square().mean()
         loss.backward()
-        return float(loss)
+        return float(loss.detach())
 
     assert optimizer.step(closure) is not None and losses == [1.0]
     with pytest.raises(UsageError, match="several optimizers"):

@@ -24,7 +24,9 @@ Input = Annotated[
     list[str] | None,
     typer.Option("--input", metavar="SPEC", help="An example input: 'idx:int64[2,16]<96'."),
 ]
-Optimizer = Annotated[str, typer.Option("--optimizer", help="adamw, adam, sgd, muon, lion, adafactor or another of torch.optim.")]
+Optimizer = Annotated[
+    str, typer.Option("--optimizer", help="adamw, adam, sgd, muon, lion, adafactor, …")
+]
 Override = Annotated[
     list[str] | None,
     typer.Option(

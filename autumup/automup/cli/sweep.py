@@ -65,8 +65,15 @@ Jobs = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Take part, write and print nothing.")]
 
-#: The default grids: Adam's and SGD's best learning rates are far apart.
-GRIDS = {"adam": "2^-12:2^-4", "sgd": "2^-7:2^1"}
+#: The default grids, by family: their best learning rates are far apart.
+GRIDS = {
+    "adam": "2^-12:2^-4",
+    "sgd": "2^-7:2^1",
+    "sign": "2^-15:2^-7",
+    "adadelta": "2^-5:2^3",
+    "adafactor": "2^-10:2^-2",
+    "muon": "2^-10:2^-2",
+}
 
 
 def sweep(
@@ -99,12 +106,12 @@ def sweep(
     work with others that run it at the same time.
     """
     from automup.capture.values import parse_assignments
-    from automup.report import family_of
+    from automup.optimizers import named
     from automup.sweep.settings import Settings, parse_lrs, parse_multiples, parse_tune
 
     settings = Settings(
         multiples=parse_multiples(widths),
-        lrs=parse_lrs(lr or GRIDS[family_of(optimizer)]),
+        lrs=parse_lrs(lr or GRIDS[named(optimizer).family]),
         seeds=seeds,
         steps=steps,
         batch_size=batch,

@@ -7,13 +7,16 @@ is one group in the order of ``model.parameters()``: the plain optimizer, bit fo
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from automup.constants import NO_CONSTANTS
 from automup.errors import UsageError
 from automup.optim.groups import Choices, make_groups
+from automup.optim.matching import facts_of
 from automup.optim.muon import muon_groups, muon_optimizer, rest_settings
 from automup.optim.settings import SCALED, times
 from automup.optim.several import Several
@@ -27,6 +30,7 @@ __all__ = [
     "optimizer",
     "optimizer_class_of",
     "param_groups",
+    "plain_optimizer",
 ]
 
 #: The optimizers of torch that the command line knows, by name.
@@ -76,6 +80,20 @@ def optimizer(
         optimizer_class, known, Choices(adjust=call.get("adjust")), given, call.get("rest") or {}
     )
     return muon_optimizer(optimizer_class, known, matrices, others, given, rest)
+
+
+def plain_optimizer(
+    plan: Plan, model: nn.Module, optimizer_class: Any = torch.optim.AdamW, **settings: Any
+) -> Any:
+    """The optimizer of a model in SP: as :func:`optimizer`, with every factor 1.
+
+    Muon gets the same matrices as in muP.
+    """
+    facts = facts_of(plan, model)
+    here = {fact.name: replace(fact, base_shape=fact.shape) for fact in facts.values()}
+    parameters = tuple(here.get(p.name, p) for p in plan.parameters)
+    plain = replace(plan, parameters=parameters, constants=NO_CONSTANTS)
+    return optimizer(plain, model, optimizer_class, **settings)
 
 
 #: The arguments of :func:`param_groups` that are not the optimizer's.

@@ -14,7 +14,7 @@ from torch import nn
 from automup.constants import Constants
 from automup.data import Data, to_device
 from automup.errors import UsageError
-from automup.optim import optimizer_class_of
+from automup.optim import optimizer_class_of, plain_optimizer
 from automup.sweep.settings import Point, Settings
 
 if TYPE_CHECKING:
@@ -83,7 +83,9 @@ class Trainer:
         cls: Any = optimizer_class_of(self.settings.optimizer)
         options = self.settings.options
         if point.parametrization == "sp":
-            made: torch.optim.Optimizer = cls(model.parameters(), lr=point.lr, **options)
+            made: torch.optim.Optimizer = plain_optimizer(
+                self.mup.plan(), model, cls, lr=point.lr, **options
+            )
             return made
         return self._tuned().optimizer(model, cls, lr=point.lr, **options)
 
