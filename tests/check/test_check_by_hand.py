@@ -1,4 +1,4 @@
-"""`automup check --as-is` on muP that was written by hand: right, and with what people get wrong."""
+"""`automup check --as-is` on muP that was written by hand: right, and with what goes wrong."""
 
 from __future__ import annotations
 

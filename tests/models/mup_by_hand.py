@@ -1,4 +1,4 @@
-"""A small transformer in muP, written by hand in mup's form: the readout is divided by the width."""
+"""A small transformer in muP, written by hand in mup's form: a readout divided by the width."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""torch's own layers: an encoder, a decoder that reads it, heads of a fixed and of growing sizes."""
+"""torch's own layers: an encoder, a decoder that reads it, heads of fixed and of growing sizes."""
 
 import torch
 from torch import nn

@@ -203,7 +203,7 @@ def _rate(subject: Subject, family: str) -> Iterator[tuple[Finding, bool]]:
     found = [
         rate / rates[0] * factor**power for rate, factor in zip(rates, subject.factors, strict=True)
     ]
-    table = [multipliers(family, r).lr for r in subject.grown]
+    table = [multipliers(family, r, subject.fact.role).lr for r in subject.grown]
     if not _same(found, table):
         measured, wanted = subject.exponent(found), subject.exponent(table)
         cause = _rate_cause(subject.fact, measured, wanted, family)
@@ -229,7 +229,7 @@ def _epsilon(subject: Subject, family: str) -> Iterator[tuple[Finding, bool]]:
     if family != "adam" or values is None or not all(values):
         return
     found = [v / values[0] for v in values]
-    table = [multipliers(family, r).eps for r in subject.grown]
+    table = [multipliers(family, r, subject.fact.role).eps for r in subject.grown]
     if not _same(found, table):
         measured, wanted = subject.exponent(found), subject.exponent(table)
         cause = "Adam's epsilon does not follow the gradient, which falls with fan_out"
@@ -290,7 +290,8 @@ def _wanted_decay(subject: Subject, way: str, terms: Terms) -> list[float]:
     if way != "independent":
         return [1.0] * len(subject.grown)
     if terms.own and terms.family:
-        return [multipliers(terms.family, r).weight_decay for r in subject.grown]
+        role = subject.fact.role
+        return [multipliers(terms.family, r, role).weight_decay for r in subject.grown]
     rates = subject.setting("lr") or (1.0,) * len(subject.grown)
     return [rates[0] / rate if rate else math.nan for rate in rates]
 

@@ -18,7 +18,7 @@ from automup.check.run import Case, Settings, check
 from automup.check.synthetic import Synthetic
 from automup.check.training import Subject
 from automup.errors import CaptureError, UsageError
-from automup.optim import family_of
+from automup.optim import family_of, plain_optimizer
 from automup.planning import make_plan
 
 if TYPE_CHECKING:
@@ -30,7 +30,14 @@ if TYPE_CHECKING:
 MUP, SP, AS_IS = "μP", "SP", "as it is"
 
 #: A rate at or below the optimum of the small models that a check trains.
-RATES = {"adam": 2e-3, "sgd": 0.05}
+RATES = {
+    "adam": 2e-3,
+    "sgd": 0.05,
+    "sign": 1e-3,
+    "adadelta": 1.0,
+    "adafactor": 1e-2,
+    "muon": 1e-2,
+}
 
 Make = Callable[[nn.Module], torch.optim.Optimizer]
 
@@ -68,7 +75,9 @@ def mup_case(mu: Mup, optimizer_class: Any, lr: float) -> Case:
     subject = Subject(
         MUP, lambda knobs: mu(**knobs), lambda m: mu.optimizer(m, optimizer_class, lr=lr)
     )
-    plain = Subject(SP, study.models.drawn, lambda m: optimizer_class(m.parameters(), lr=lr))
+    plain = Subject(
+        SP, study.models.drawn, lambda m: plain_optimizer(plan, m, optimizer_class, lr=lr)
+    )
     terms = Terms(_family(optimizer_class), own=True)
     return Case(study, plan, subject, terms, audits_code=False, other=plain)
 
@@ -94,10 +103,15 @@ def as_is_case(
 
 
 def _family(optimizer_class: Any) -> str:
+    """The family that an audit knows the settings of, else nothing.
+
+    Muon's depend on what its class does itself, and Adafactor's on the init.
+    """
     try:
-        return family_of(optimizer_class)
+        family = family_of(optimizer_class)
     except UsageError:
         return ""
+    return "" if family in ("muon", "adafactor") else family
 
 
 # --- the optimizer of a file ----------------------------------------------------------------------

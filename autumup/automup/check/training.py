@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,7 +27,7 @@ from automup.check.fit import fit
 from automup.check.result import Place, Reading, Trained
 from automup.check.synthetic import settle
 from automup.check.watching import Seen, distance, size, watched
-from automup.optim import SCALED
+from automup.optim.settings import SCALED
 
 if TYPE_CHECKING:
     from automup.data import Data
@@ -190,7 +191,7 @@ def _weights(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, We
         squares = p.detach().float().square()
         rows = [_row_means(squares, d) for d in range(p.dim())]
         group = groups.get(id(p), {})
-        settings = {str(k): float(group[k]) for k in SCALED if k in group}
+        settings = {k: float(group[k]) for k in SCALED if isinstance(group.get(k), Real | Tensor)}
         rms = float(squares.mean().sqrt()) if p.numel() else 0.0
         found[name] = Weight(tuple(p.shape), rms, tuple(rows), settings)
     return found

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from automup.constants import NO_CONSTANTS
 from automup.errors import UsageError
 from automup.optim.groups import Choices, make_groups
-from automup.optim.matching import facts_of
+from automup.optim.matching import check_module, facts_of
 from automup.optim.muon import muon_groups, muon_optimizer, rest_settings
 from automup.optim.settings import SCALED, times
 from automup.optim.several import Several
@@ -26,6 +26,7 @@ from automup.plan import Plan
 __all__ = [
     "OPTIMIZERS",
     "Several",
+    "check_module",
     "family_of",
     "optimizer",
     "optimizer_class_of",
