@@ -16,6 +16,7 @@ from automup.optim.settings import defaults_of, scaled_value, values_of
 from automup.optimizers import ADJUSTMENTS, Adjustment, Known
 from automup.plan import Parameter, Plan
 from automup.rules import DECAYS, EMBEDDING_LRS, Multipliers
+from automup.watch import ORIGIN, watch
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,9 @@ def make_groups(
     shown = [key for key in given if key not in known.settings]
     defaults = {**defaults_of(optimizer_class, shown), **known.settings}
     facts = facts_of(plan, model)
+    watch()
     groups = []
-    for own in user_groups(model, params, facts):
+    for number, own in enumerate(user_groups(model, params, facts)):
         items = [x for x in own["params"] if takes(facts[id(tensor_of(x))])]
         if own["params"] and not items:
             continue
@@ -71,8 +73,10 @@ def make_groups(
         factors = partial(_factors, plan, here, choices, settings)
 
         values = values_of(settings, here)
-        split = _split(items, values, lambda t: factors(facts[id(t)]), here)  # noqa: B023
-        groups += [{**given, **own, **group} for group in split]
+        split = list(_split(items, values, lambda t: factors(facts[id(t)]), here))  # noqa: B023
+        name = getattr(optimizer_class, "__name__", "")
+        origin = {ORIGIN: f"{name} {number}"} if len(split) > 1 else {}
+        groups += [{**given, **own, **group, **origin} for group in split]
     _warn(optimizer_class, known, groups, defaults, choices)
     return groups
 
