@@ -84,7 +84,7 @@ def test_init_factors(width: int) -> None:
         assert torch.equal(wanted, model.get_parameter(name)), name
 
 
-@pytest.mark.parametrize("family", ["adam", "sgd"])
+@pytest.mark.parametrize("family", ["adam", "sgd", "sign", "adadelta"])
 @pytest.mark.parametrize("width", [32, 96, 512])
 def test_optimizer_factors(width: int, family: str) -> None:
     module = load(converted_gpt())
@@ -102,14 +102,14 @@ def test_optimizer_factors(width: int, family: str) -> None:
             wanted = multipliers(family, ratios, fact.role)
             assert group["lr"] == 0.1 * wanted.lr and group["lr_mult"] == wanted.lr
             assert group["weight_decay"] == 0.3 * wanted.weight_decay
-            assert group.get("eps") == (1e-6 * wanted.eps if family == "adam" else None)
+            assert group.get("eps") == (1e-6 * wanted.eps if family in ("adam", "adadelta") else None)
             seen += 1
     assert seen == len(named)
     assert len(groups) == len({(g["lr"], g.get("eps")) for g in groups})
     assert len(groups) == 1 or width > 32
 
 
-@pytest.mark.parametrize("optimizer", ["AdamW", "Adam", "SGD"])
+@pytest.mark.parametrize("optimizer", ["AdamW", "Adam", "SGD", "NAdam", "RMSprop", "Adadelta"])
 @pytest.mark.parametrize("case", ["mlp", "gpt"])
 def test_base_is_bit_identical(case: str, optimizer: str) -> None:
     edit = edit_of(GPT, "self.head(x)", dataclasses.replace(WIDTH, base=32), call=True)
@@ -213,8 +213,8 @@ def test_keywords_that_are_passed_on(lines: str, plain: bool) -> None:
 
 
 def test_unsupported_optimizer_is_refused_when_it_is_used() -> None:
-    module = load(converted_gpt(GPT.replace("optim.AdamW(groups", "optim.RMSprop(groups")))
-    with pytest.raises(TypeError, match="SGD, Adam and AdamW"):
+    module = load(converted_gpt(GPT.replace("optim.AdamW(groups", "optim.Rprop(groups")))
+    with pytest.raises(TypeError, match=r"written here for SGD.*Rprop.* pass family="):
         module.GPT().configure(0.1, 0.1)
 
 

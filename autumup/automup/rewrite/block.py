@@ -8,12 +8,14 @@ from typing import Any
 
 from automup.edits import Multiplier
 from automup.rewrite import attention
+from automup.rewrite.groups import groups_code
 from automup.rewrite.table import Row, table_code
 
 NAMES = (
     "MUP_KNOBS",
     "MUP_SITES",
     "MUP_BASE",
+    "MUP_FAMILIES",
     "mup_init_",
     "mup_param_groups",
     "mup_optimizer",
@@ -145,84 +147,6 @@ _RESCALE_PARTS = """\
                 rows.mul_(factor)
 """
 
-_GROUPS = '''\
-def mup_param_groups(
-    model, lr, weight_decay=0.0, eps=1e-8, params=None, family="adam", **settings
-):
-    """Parameter groups in muP for a torch optimizer; each carries its ``lr_mult`` too.
-
-    ``lr``, ``weight_decay`` and ``eps`` are the values at the base. ``params`` may be some
-    of the model's parameters, or groups of them whose own settings are kept and scaled.
-    ``family`` is "adam" (Adam, AdamW) or "sgd". lr * weight_decay is the same at any width.
-    A schedule must multiply each group's lr, or set it to ``lr * group["lr_mult"]``.
-    """
-    if family not in ("adam", "sgd"):
-        raise ValueError(f'family must be "adam" or "sgd", not {family!r}')
-    names = {id(p): name for name, p in model.named_parameters()}
-    params = [params] if isinstance(params, torch.Tensor) else params
-    params = list(model.parameters() if params is None else params)
-    if not params or not isinstance(params[0], dict):
-        params = [{"params": params}]
-    groups, seen = {}, set()
-    for index, own in enumerate(params):
-        if "lr_mult" in own:
-            raise ValueError("params holds groups that are in muP already")
-        own = {"lr": lr, "weight_decay": weight_decay, **settings, **own}
-        if family == "adam" and eps is not None:
-            own.setdefault("eps", eps)
-        members = own.pop("params")
-        for p in [members] if isinstance(members, torch.Tensor) else members:
-            p = p[1] if isinstance(p, tuple) else p  # (name, parameter)
-            if id(p) not in names:
-                raise ValueError(f"params has a tensor {tuple(p.shape)} not in the model")
-            if id(p) in seen:
-                continue
-            seen.add(id(p))
-            row = _mup_row(names[id(p)])
-            r_in, r_out = _mup_ratios(row, p.shape)
-{refusal}            lr_mult = 1.0 / r_in if family == "adam" else r_out / r_in
-            eps_mult = 1.0 / r_out if family == "adam" and "eps" in own else 1.0
-            key = (index, lr_mult, eps_mult)
-            if key not in groups:
-                # products, so that a tensor lr is neither changed nor shared
-                group = groups[key] = {"params": [], **own, "lr_mult": lr_mult}
-                group["lr"] = own["lr"] * lr_mult
-                group["weight_decay"] = own["weight_decay"] * (1.0 / lr_mult)
-                if eps_mult != 1.0:
-                    group["eps"] = own["eps"] * eps_mult
-            groups[key]["params"].append(p)
-    return list(groups.values())
-
-
-def mup_optimizer(
-    model, lr, weight_decay=None, optimizer=torch.optim.AdamW, params=None, **settings
-):
-    """The optimizer of a model in muP; what is not given has the optimizer's own default.
-
-    ``optimizer`` is torch.optim.SGD, Adam, AdamW or a subclass; ``lr`` is the base's.
-    """
-    if issubclass(optimizer, torch.optim.SGD):
-        family = "sgd"
-    elif issubclass(optimizer, (torch.optim.Adam, torch.optim.AdamW)):
-        family = "adam"
-    else:
-        raise TypeError(f"muP is written here for SGD, Adam and AdamW, not {optimizer}")
-    if weight_decay is not None:
-        settings["weight_decay"] = weight_decay
-    plain = optimizer(model.parameters(), lr=lr, **settings).defaults
-    groups = mup_param_groups(
-        model, lr, plain["weight_decay"], plain.get("eps"), params, family
-    )
-    return optimizer(groups, lr=lr, **settings)
-'''
-
-
-# In a file without fused weights that are cut into parts this is left out.
-_REFUSAL_OF_PARTS = """\
-            if family == "sgd" and "parts" in row:
-                raise ValueError(f"{names[id(p)]}: its parts need different rates with SGD")
-"""
-
 
 def block_code(
     rows: Mapping[str, Row],
@@ -255,10 +179,9 @@ def block_code(
     listed = f"MUP_SITES = [\n{places}]\n" if places else "MUP_SITES = []\n"
     table = f"MUP_KNOBS = {{{values}}}\n{listed}{table_code(rows)}\n"
     ratios, rescale = (_RATIOS_OF_PARTS, _RESCALE_PARTS) if cut else (_RATIOS, _RESCALE)
-    groups = _GROUPS.replace("{refusal}", _REFUSAL_OF_PARTS if cut else "")
     functions = [_LOOKUP, ratios, *([_INIT + rescale] if init else [])]
     functions += [attention.CODE] if heads else []
-    functions.append(groups)
+    functions.append(groups_code(cut=cut))
     text = "\n\n".join([header + table, *functions])
     for module, local in modules.items():
         if local != module:
