@@ -206,7 +206,7 @@ def one_setup(size: str, who: str) -> None:
         marks.append(("parametrize", time.process_time()))
         mu.plan(width)
         marks.append(("plan", time.process_time()))
-        mu.apply(copy.deepcopy(model))
+        mu.apply(build(width))
         marks.append(("first apply", time.process_time()))
         mu.apply(model)
         marks.append(("apply", time.process_time()))
