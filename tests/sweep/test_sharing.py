@@ -25,18 +25,22 @@ from automup.sweep.storage import open_storage, study_in
 PLACES = ["journal", "sqlite"] + (["server"] if "AUTOMUP_TEST_STORAGE" in os.environ else [])
 
 
+Place = tuple[str, str]  # a storage, and the name of a study in it
+
+
 @pytest.fixture(params=PLACES)
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "server":
-        return os.environ["AUTOMUP_TEST_STORAGE"]
-    return {"journal": f"{tmp_path}/sweep.log", "sqlite": f"sqlite:///{tmp_path}/sweep.db"}[
-        request.param
-    ]
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    storages = {
+        "journal": f"{tmp_path}/sweep.log",
+        "sqlite": f"sqlite:///{tmp_path}/sweep.db",
+        "server": os.environ.get("AUTOMUP_TEST_STORAGE", ""),
+    }
+    return storages[request.param], str(tmp_path)
 
 
-def start(place: str, seconds: float, patience: float = 60.0) -> subprocess.Popen[str]:
+def start(place: Place, seconds: float, patience: float = 60.0) -> subprocess.Popen[str]:
     worker = Path(__file__).parent / "worker.py"
-    command = [sys.executable, str(worker), place, str(seconds), str(patience)]
+    command = [sys.executable, str(worker), *place, str(seconds), str(patience)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
@@ -60,20 +64,21 @@ def ended(said: list[str]) -> list[str]:
     return [s.removeprefix("end ").strip() for s in said if s.startswith("end")]
 
 
-def results(place: str) -> Counter[str]:
+def results(place: Place) -> Counter[str]:
     """How many results the study has for each run."""
-    trials = study_in(open_storage(place), "shared").get_trials()
+    storage, name = place
+    trials = study_in(open_storage(storage), name).get_trials()
     return Counter(t.user_attrs["key"] for t in trials if t.state is TrialState.COMPLETE)
 
 
-def test_several_processes_share_the_runs_and_none_is_run_twice(place: str) -> None:
+def test_several_processes_share_the_runs_and_none_is_run_twice(place: Place) -> None:
     processes = [start(place, 0.05) for _ in range(3)]
     said = [rest(process) for process in processes]
     assert sorted(key for s in said for key in ended(s)) == sorted(KEYS)
     assert results(place) == Counter(list(KEYS))
 
 
-def test_a_killed_process_loses_one_run_and_a_finished_sweep_runs_nothing(place: str) -> None:
+def test_a_killed_process_loses_one_run_and_a_finished_sweep_runs_nothing(place: Place) -> None:
     first = start(place, 0.2)
     before = read_until(first, "begin", 4)
     first.send_signal(signal.SIGKILL)
@@ -85,7 +90,7 @@ def test_a_killed_process_loses_one_run_and_a_finished_sweep_runs_nothing(place:
     assert rest(start(place, 0.0)) == []
 
 
-def test_a_process_that_lives_takes_over_at_once_what_a_killed_one_held(place: str) -> None:
+def test_a_process_that_lives_takes_over_at_once_what_a_killed_one_held(place: Place) -> None:
     victim = start(place, 30.0)
     read_until(victim, "begin", 1)
     other = start(place, 0.01)
@@ -100,7 +105,7 @@ def test_a_process_that_lives_takes_over_at_once_what_a_killed_one_held(place: s
 
 
 def test_a_process_that_stands_still_is_taken_for_dead_and_its_late_result_dropped(
-    place: str,
+    place: Place,
 ) -> None:
     frozen = start(place, 0.5, patience=1.0)
     read_until(frozen, "begin", 1)

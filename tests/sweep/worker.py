@@ -1,6 +1,6 @@
 """A process of a sweep whose runs only wait: it says on stdout which runs it begins and ends.
 
-python worker.py STORAGE SECONDS PATIENCE
+python worker.py STORAGE STUDY SECONDS PATIENCE
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ def loss(point: Point) -> float:
     return point.lr + point.seed
 
 
-def main(place: str, seconds: float, patience: float) -> None:
+def main(place: str, study: str, seconds: float, patience: float) -> None:
     def result(point: Point) -> float:
         print("begin", key_of(point, {}), flush=True)
         time.sleep(seconds)
         print("end", key_of(point, {}), flush=True)
         return loss(point)
 
-    claims = Claims(study_in(open_storage(place), "shared"), patience)
+    claims = Claims(study_in(open_storage(place), study), patience)
     found = work(claims, KEYS, result, Silent())
     assert found == {key: loss(point) for key, point in KEYS.items()}
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], float(sys.argv[2]), float(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], float(sys.argv[3]), float(sys.argv[4]))

@@ -76,8 +76,8 @@ def open_storage(place: str) -> BaseStorage:
             return get_storage(RDBStorage(place, engine_kwargs={"pool_pre_ping": True, **wait}))
         except ImportError as error:
             raise UsageError(
-                f"The storage {_shown(place)} needs a driver: {error}.",
-                fix="Install it: pip install psycopg2-binary for postgresql.",
+                f"The storage {_shown(place)} needs a driver: {error.__cause__ or error}.",
+                fix="Install it; for postgresql: pip install 'psycopg[binary]'.",
             ) from error
         except ArgumentError as error:
             raise UsageError(f"{_shown(place)} is no database: {error}.") from error
