@@ -9,7 +9,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["AutomupError", "Constants", "Fans", "Plan", "Role", "op", "parametrize", "register_op"]
+__all__ = [
+    "AutomupError",
+    "Constants",
+    "Fans",
+    "Plan",
+    "Role",
+    "Transfer",
+    "op",
+    "parametrize",
+    "register_op",
+]
 
 from automup.constants import Constants
 from automup.errors import AutomupError
@@ -21,8 +31,10 @@ if TYPE_CHECKING:
     from automup.analysis.ops.custom import register_op
     from automup.api import parametrize
     from automup.overrides import Fans
+    from automup.sweep.transfer import Transfer
 
 _LATER = {
+    "Transfer": "automup.sweep.transfer",
     "Fans": "automup.overrides",
     "parametrize": "automup.api",
     "register_op": "automup.analysis.ops.custom",

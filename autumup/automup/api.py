@@ -36,6 +36,8 @@ from automup.tuning import check_constants
 if TYPE_CHECKING:
     from automup.check import Check
     from automup.data import Data
+    from automup.sweep.results import SweepResult
+    from automup.sweep.transfer import Transfer
 
 DEFAULT_BASE = 256
 
@@ -366,6 +368,22 @@ class Mup:
             models.build, base, models.inputs, self._study.name, None, self._study.overrides
         )
         return Mup(study, self._model_fn, strict=self._strict).with_constants(self.constants)
+
+    def sweep(self, data: Data | str, **settings: Any) -> SweepResult:
+        """Train at several widths and learning rates, in SP and in muP.
+
+        For the settings and what is raised see :func:`automup.sweep.python.sweep_model`.
+        """
+        from automup.sweep.python import sweep_model
+
+        return sweep_model(self, self._study, self._model_fn, data, **settings)
+
+    def transfer(self, result: SweepResult, *args: Any, **knobs: Any) -> Transfer:
+        """What a sweep tuned, at other knobs: every parameter's lr, decay, eps and init."""
+        from automup.sweep.transfer import transfer
+
+        names = dict(zip(self.base, args, strict=False))
+        return transfer(self, result, {**names, **knobs})
 
     @cached_property
     def _any_plan(self) -> Plan:

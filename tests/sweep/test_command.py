@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 from subject import DATA, MODEL
 
+import automup
 from automup import cli
 from automup.sweep.results import SweepResult
 
@@ -93,5 +96,76 @@ def test_a_wrong_call_is_a_paragraph(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     status, _, err = run(monkeypatch, capsys, *SWEEP, *SHORT, *args)
+    last = err.splitlines()[-1]
+    assert status in (1, 2) and last.startswith("automup: ") and said in last
+
+
+# --- transfer -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["json", "yaml"])
+def test_what_a_sweep_tuned_is_carried_to_another_width(
+    suffix: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tune = ["--tune", "output_mult=0.5:2,hidden_lr=0.5,2", "--trials", "3", "--setting", "eps=1e-6"]
+    status, _, err = run(monkeypatch, capsys, *SWEEP, *SHORT, *tune)
+    assert status == 0, err
+    file = f"wide.{suffix}"
+    call = ["transfer", "sweep", "--target", "width=64", "--out", file]
+    status, out, err = run(monkeypatch, capsys, *call)
+    assert status == 0, err
+    assert out.startswith("Net at width=64, tuned at width=8\nadamw, eps 1e-06, lr ")
+
+    found, config = SweepResult.load("sweep"), automup.Transfer.load(file)
+    assert found.tuned is not None
+    assert config.constants == found.tuned.constants
+    assert math.log2(config.lr) == pytest.approx(found.narrowest("mup").optimum.log2_lr.value)
+    model = config.make_model()
+    assert model.head.weight.shape == (2, 64)
+    optimizer = config.make_optimizer(model)
+    by_name = {name: g for g in config.groups for name in g.parameters.split()}
+    of_tensor = {id(p): g for g in optimizer.param_groups for p in g["params"]}
+    for name, parameter in model.named_parameters():
+        group, said = of_tensor[id(parameter)], by_name[name]
+        for key in ("lr", "weight_decay", "eps"):
+            assert group[key] == pytest.approx(getattr(said, key)), (name, key)
+    assert by_name["mix.weight"].lr == pytest.approx(config.lr * config.constants["hidden_lr"] / 8)
+
+
+def test_without_constants_the_command_that_converts_and_trains_is_printed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, capsys, *SWEEP, *SHORT)[0] == 0
+    status, out, err = run(monkeypatch, capsys, "transfer", "sweep", "--target", "width=64")
+    assert status == 0, err
+    command = next(line for line in out.splitlines() if "automup convert" in line)
+    status, _, err = run(monkeypatch, capsys, *shlex.split(command)[1:])
+    assert status == 0, err
+    assert (folder / "mu_net.py").exists()
+    assert "python examples/train.py mu_net.py --set width=64 --lr" in out
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["sweep"], "No target is given"),
+        (["sweep", "--target", "depth=3"], "depth is no width knob"),
+        (["sweep", "--target", "width=0"], "cannot be width=0"),
+        (["sweep", "--target", "width=64", "--out", "x.txt"], "neither .json nor .yaml"),
+        (["nowhere", "--target", "width=64"], "No finished sweep"),
+    ],
+)
+def test_a_wrong_transfer_is_a_paragraph(
+    args: list[str],
+    said: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(monkeypatch, capsys, *SWEEP, *SHORT, "--no-sp", "--widths", "1")[0] == 0
+    status, _, err = run(monkeypatch, capsys, "transfer", *args)
     last = err.splitlines()[-1]
     assert status in (1, 2) and last.startswith("automup: ") and said in last

@@ -145,6 +145,7 @@ def result(diverged: bool = False) -> SweepResult:
         "data": "numbers",
         "optimizer": "adam",
         "options": {},
+        "constants": {"output_mult": 2.0},
         "steps": 10,
         "batch_size": 4,
         "seeds": 2,

@@ -15,6 +15,7 @@ from automup.cli.check import check
 from automup.cli.convert import convert
 from automup.cli.explain import explain
 from automup.cli.sweep import sweep
+from automup.cli.transfer import transfer
 from automup.errors import AutomupError, UsageError
 
 INTERRUPTED = 130
@@ -46,7 +47,7 @@ def _main(
     """Put any PyTorch model into the maximal update parametrization (μP)."""
 
 
-for command in (convert, explain, check, sweep):
+for command in (convert, explain, check, sweep, transfer):
     app.command()(command)
 
 

@@ -65,16 +65,6 @@ Jobs = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Take part, write and print nothing.")]
 
-#: The default grids, by family: their best learning rates are far apart.
-GRIDS = {
-    "adam": "2^-12:2^-4",
-    "sgd": "2^-7:2^1",
-    "sign": "2^-15:2^-7",
-    "adadelta": "2^-5:2^3",
-    "adafactor": "2^-10:2^-2",
-    "muon": "2^-10:2^-2",
-}
-
 
 def sweep(
     model: Model,
@@ -106,12 +96,11 @@ def sweep(
     work with others that run it at the same time.
     """
     from automup.capture.values import parse_assignments
-    from automup.optimizers import named
-    from automup.sweep.settings import Settings, parse_lrs, parse_multiples, parse_tune
+    from automup.sweep.settings import Settings, grid_of, parse_lrs, parse_multiples, parse_tune
 
     settings = Settings(
         multiples=parse_multiples(widths),
-        lrs=parse_lrs(lr or GRIDS[named(optimizer).family]),
+        lrs=parse_lrs(lr or grid_of(optimizer)),
         seeds=seeds,
         steps=steps,
         batch_size=batch,
@@ -122,7 +111,14 @@ def sweep(
         tune=parse_tune(tune or []),
         trials=trials,
     )
-    call = {"model": model, "data": data, "input": input or [], "override": override or []}
+    call = {
+        "model": model,
+        "base": base or [],
+        "width": width,
+        "input": input or [],
+        "override": override or [],
+        "strict": strict,
+    }
     _make_folder(out)
     with running_model():
         from automup.api import Mup
@@ -135,7 +131,8 @@ def sweep(
         mup = Mup(study, lambda **knobs: study.models.drawn(knobs), strict=strict)
         trainer = Trainer(mup, study, load_data(data, study), settings, choose_device())
         with _others(jobs):
-            result = _swept(trainer, call, source.text, storage or str(out / "journal.log"), quiet)
+            about = {"data": data, "call": call}
+            result = _swept(trainer, about, source.text, storage or str(out / "journal.log"), quiet)
     if not quiet:
         _show(result, out)
 
@@ -150,13 +147,12 @@ def _make_folder(out: Path) -> None:
 
 
 def _swept(
-    trainer: Trainer, call: Mapping[str, object], code: str, storage: str, quiet: bool
+    trainer: Trainer, about: Mapping[str, object], code: str, storage: str, quiet: bool
 ) -> SweepResult:
     from automup.sweep.run import sweep
     from automup.sweep.storage import open_storage
     from automup.sweep.watch import watching
 
-    about = {"data": call["data"], "call": call}
     with watching(quiet) as watch:
         return sweep(trainer, about, code, open_storage(storage), watch)
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 from automup.plan import Plan, Site
 from automup.refusals import grouped
@@ -17,6 +17,8 @@ from automup.report.data import as_dict
 
 Cells = tuple[str, ...]
 """One row of a section, without its name."""
+
+Row = TypeVar("Row", bound=tuple[Any, ...])
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,11 @@ def document_of(plan: Plan, optimizer: str, decay: str) -> tuple[str, list[Secti
     )
     if plan.constants.changed:
         title += f"; {_knobs(plan.constants.changed)}"
-    fold = _fold([(p["names"], _cells(p, plan)) for p in data["parameters"]])
+    rows = fold([(p["names"], _cells(p, plan)) for p in data["parameters"]])
     sites = [(s.kind, s.source, _formula(s), _modules(s, plan), s.reason) for s in plan.sites]
     header = "parameter|role|fan_in → fan_out|init|lr|decay|ε|mult|why"
     sections = [
-        Section(tuple(header.split("|")), tuple((name, *cells) for name, cells in fold)),
+        Section(tuple(header.split("|")), tuple((name, *cells) for name, cells in rows)),
         Section(("site", "source", "factor (size / base)", "modules", "why"), tuple(sites)),
         Section(
             ("unresolved", "source", "why"),
@@ -104,16 +106,16 @@ def _formula(site: Site) -> str:
 
 
 def _modules(site: Site, plan: Plan) -> str:
-    return "\n".join(name for name, _ in _fold([([m or plan.model], ()) for m in site.modules]))
+    return "\n".join(name for name, _ in fold([([m or plan.model], ()) for m in site.modules]))
 
 
-def _fold(rows: Iterable[tuple[Sequence[str], Cells]]) -> list[tuple[str, Cells]]:
+def fold(rows: Iterable[tuple[Sequence[str], Row]]) -> list[tuple[str, Row]]:
     """Rows that are equal but for the numbers in their names' paths, as one row each.
 
     Args:
         rows: (names, cells), names[1:] being the names that are tied to the first.
     """
-    found: dict[tuple[str, int, Cells], list[Sequence[str]]] = {}
+    found: dict[tuple[str, int, Row], list[Sequence[str]]] = {}
     for names, cells in rows:
         found.setdefault((_pattern(names[0]), len(names), cells), []).append(names)
     same_pattern = Counter(pattern for pattern, _, _ in found)
@@ -121,7 +123,7 @@ def _fold(rows: Iterable[tuple[Sequence[str], Cells]]) -> list[tuple[str, Cells]
     for (pattern, _, cells), members in found.items():
         lines = [_label([names[0] for names in members], whole=same_pattern[pattern] == 1)]
         tied = [([name], ()) for names in members for name in names[1:]]
-        lines += [f"= {name}" for name, _ in _fold(tied)]
+        lines += [f"= {name}" for name, _ in fold(tied)]
         folded.append(("\n".join(lines), cells))
     return folded
 

@@ -120,7 +120,7 @@ class SweepResult:
             "runs": [asdict(p) | {"loss": loss} for p, loss in self.runs.items()],
             "widths": [asdict(row) for row in self.rows],
         }
-        return json.dumps(_finite(data), indent=1, ensure_ascii=False)
+        return json.dumps(_finite(data), indent=1, ensure_ascii=False, default=str)
 
     def to_csv(self) -> str:
         """The runs as CSV; a run that diverged has the loss inf."""

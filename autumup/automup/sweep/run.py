@@ -49,6 +49,7 @@ def sweep(
         "base": study.base,
         "fixed": study.models.fixed,
         "knobs": knobs,
+        "constants": {**trainer.constants, **(tuned.constants if tuned else {})},
         **{name: getattr(settings, name) for name in told},
         **about,
     }
@@ -72,9 +73,10 @@ def run(
     if settings.tune:
         ranges = [asdict(item) for item in settings.tune]
         where = (min(settings.multiples), settings.seeds, min(settings.lrs), max(settings.lrs))
-        study = study_in(storage, f"{name}-tune-{digest(ranges, where)}")
+        about = digest(ranges, where, trainer.constants)
+        study = study_in(storage, f"{name}-tune-{about}")
         tuned = tune(study, settings, _at_narrowest(trainer), watch, patience)
-    constants = tuned.constants if tuned else {}
+    constants = {**trainer.constants, **(tuned.constants if tuned else {})}
     constants = {name: value for name, value in constants.items() if value != 1}
     trainer = replace(trainer, constants=constants)
     points = settings.points(same_at_base=not constants)
@@ -88,7 +90,7 @@ def _at_narrowest(trainer: Trainer) -> Callable[..., Any]:
     narrowest = min(trainer.settings.multiples)
 
     def losses(constants: Mapping[str, float], lr: float, seed: int) -> Any:
-        tuning = replace(trainer, constants=constants)
+        tuning = replace(trainer, constants={**trainer.constants, **constants})
         return tuning.losses(Point("mup", narrowest, lr, seed))
 
     return losses

@@ -29,6 +29,17 @@ CONSTANTS = (
 LAST = 0.5
 
 
+#: The grids of learning rates when none is given, by family: their best ones are far apart.
+GRIDS = {
+    "adam": "2^-12:2^-4",
+    "sgd": "2^-7:2^1",
+    "sign": "2^-15:2^-7",
+    "adadelta": "2^-5:2^3",
+    "adafactor": "2^-10:2^-2",
+    "muon": "2^-10:2^-2",
+}
+
+
 @dataclass(frozen=True)
 class Point:
     """One run: a parametrization ("mup" or "sp"), a multiple of the base width, an lr, a seed."""
@@ -110,6 +121,13 @@ class Settings:
         yield "mup"
         if self.sp and not (multiple == 1 and same_at_base):
             yield "sp"
+
+
+def grid_of(optimizer: str) -> str:
+    """The default grid of learning rates for an optimizer; UsageError if it is not known."""
+    from automup.optimizers import named
+
+    return GRIDS[named(optimizer).family]
 
 
 def parse_lrs(text: str) -> tuple[float, ...]:

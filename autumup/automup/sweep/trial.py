@@ -35,7 +35,7 @@ class Trainer:
         data: batches and loss.
         settings: steps, batch size, optimizer, and what part of a run counts.
         device: where to train.
-        constants: the tuned constants of muP, those that are not 1.
+        constants: muP's, in place of those of ``mup``.
     """
 
     mup: Mup

@@ -1,0 +1,247 @@
+"""From a finished sweep to the configuration of another width, and to its model and optimizer."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from automup.constants import Constants
+from automup.errors import KnobError, PlanError, UsageError
+from automup.files import write_atomically
+from automup.report.data import as_dict
+from automup.report.document import fold
+from automup.sweep.results import SweepResult
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+
+    from automup.api import Mup
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters that share their settings at the target.
+
+    Args:
+        parameters: their names; ``*`` stands for the layers' numbers.
+        role: input, hidden, output or scalar.
+        lr, weight_decay, eps: of the optimizer, where it has them.
+        init_std: of the initial draw (None: not known).
+        multiplier: of the output, in the forward pass.
+    """
+
+    parameters: str
+    role: str
+    lr: float
+    weight_decay: float | None
+    eps: float | None
+    init_std: float | None
+    multiplier: float
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Everything that was tuned on the narrow model, at the target.
+
+    Args:
+        call: the model and the options that it was opened with; nothing for one from Python.
+        model: its name.
+        base, tuned_at, target: the width knobs' values where muP equals SP, where it was tuned,
+            and where it is to be trained.
+        optimizer: its name.
+        options: its other settings.
+        lr: the learning rate to give to it, the optimum of the narrowest width.
+        lr_octaves: the error of that, in octaves (None: one seed).
+        constants: those of muP, tuned.
+        groups: what each parameter gets.
+    """
+
+    call: Mapping[str, Any]
+    model: str
+    base: Mapping[str, Any]
+    tuned_at: Mapping[str, Any]
+    target: Mapping[str, Any]
+    optimizer: str
+    options: Mapping[str, Any]
+    lr: float
+    lr_octaves: float | None
+    constants: Mapping[str, float]
+    groups: tuple[Group, ...]
+
+    def to_json(self) -> str:
+        """The configuration as JSON, with its schema version."""
+        return json.dumps({"automup_transfer": SCHEMA, **asdict(self)}, indent=1)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the configuration: as YAML if the file's name says so, else as JSON."""
+        text = self.to_json()
+        if _is_yaml(path):
+            import yaml
+
+            text = yaml.safe_dump(json.loads(text), sort_keys=False, allow_unicode=True)
+        write_atomically(Path(path), text.rstrip() + "\n")
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Transfer:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            PlanError: the file is missing or no such configuration.
+        """
+        import yaml
+
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+            data = yaml.safe_load(text) if _is_yaml(path) else json.loads(text)
+            if data.pop("automup_transfer") != SCHEMA:
+                raise ValueError("another schema")
+            groups = tuple(Group(**group) for group in data.pop("groups"))
+            return Transfer(**data, groups=groups)
+        except OSError as error:
+            raise PlanError(f"Cannot read it: {error.strerror}.", where=str(path)) from None
+        except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise PlanError(
+                f"Not a configuration of schema {SCHEMA}: {error}.",
+                where=str(path),
+                fix="Make it with `automup transfer FOLDER --target … --out FILE`.",
+            ) from None
+
+    # --- the model ----------------------------------------------------------------------------
+
+    @cached_property
+    def mup(self) -> Mup:
+        """The model in muP with the tuned constants, opened as the sweep opened it.
+
+        Raises:
+            UsageError: the sweep was run in Python, which knows the model: ``mu.transfer``.
+        """
+        if not self.call:
+            raise UsageError(
+                f"This sweep of {self.model} was run in Python, which has the model.",
+                fix="Use its mu.with_constants(automup.Constants(...)) and the lr in the file.",
+            )
+        return opened(self.call).with_constants(Constants.of(self.constants))
+
+    def make_model(self) -> nn.Module:
+        """The model at the target, in muP, freshly drawn."""
+        return self.mup(**self.target)
+
+    def make_optimizer(self, model: nn.Module) -> Optimizer:
+        """Its optimizer, with the tuned learning rate."""
+        from automup.optim import optimizer_class_of
+
+        cls = optimizer_class_of(self.optimizer)
+        return self.mup.optimizer(model, cls, lr=self.lr, **self.options)
+
+
+def _is_yaml(path: str | os.PathLike[str]) -> bool:
+    return Path(path).suffix in (".yaml", ".yml")
+
+
+def opened(call: Mapping[str, Any]) -> Mup:
+    """The model that a sweep's command line named, in muP."""
+    from automup.api import Mup
+    from automup.cli.models import load, open_model
+    from automup.converted import original_of
+
+    names = ("base", "width", "input", "override")
+    study = open_model(original_of(load(call["model"])), *(call[name] for name in names))
+    return Mup(study, lambda **knobs: study.models.drawn(knobs), strict=call["strict"])
+
+
+def transfer(mup: Mup, result: SweepResult, target: Mapping[str, Any]) -> Transfer:
+    """The configuration of a target width, from what a sweep tuned at its narrowest.
+
+    Args:
+        mup: the model of the sweep.
+        result: the sweep.
+        target: values of width knobs. What is not given of several knobs grows as much as the
+            first that is.
+
+    Raises:
+        UsageError: a name is no knob, or the sweep has no optimum.
+    """
+    row = result.narrowest("mup")
+    if math.isnan(row.optimum.log2_lr.value):
+        raise UsageError("Every run of the narrowest width diverged: there is nothing to transfer.")
+    whole = _whole(mup.base, target)
+    about = result.about
+    constants = dict(about["constants"])
+    lr = 2.0**row.optimum.log2_lr.value
+    error = row.optimum.log2_lr.error
+    tuned = mup.with_constants(Constants.of(constants))
+    plan = as_dict(tuned.plan(**whole), about["optimizer"])
+    settings = {**_defaults(about["optimizer"]), **about["options"], "lr": lr}
+    return Transfer(
+        call=about.get("call", {}),
+        model=about["model"],
+        base=mup.base,
+        tuned_at=row.knobs,
+        target=whole,
+        optimizer=about["optimizer"],
+        options=about["options"],
+        lr=lr,
+        lr_octaves=None if math.isnan(error) else error,
+        constants=constants,
+        groups=tuple(_groups(plan["parameters"], settings)),
+    )
+
+
+def _whole(base: Mapping[str, Any], target: Mapping[str, Any]) -> dict[str, Any]:
+    from automup.capture.widths import scaled
+
+    unknown = sorted(set(target) - set(base))
+    if unknown or not target:
+        raise UsageError(
+            f"{unknown[0]} is no width knob." if unknown else "No target is given.",
+            fix=f"The knobs are {', '.join(base)}: pass --target {next(iter(base))}=VALUE.",
+        )
+    name, value = next(iter(target.items()))
+    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+        raise UsageError(f"A width cannot be {name}={value}.", fix="Pass a positive number.")
+    try:
+        return {n: target.get(n) or scaled(v, value / base[name]) for n, v in base.items()}
+    except KnobError as error:
+        raise UsageError(f"{error.what}", fix="Give every knob in --target.") from error
+
+
+def _defaults(optimizer: str) -> dict[str, Any]:
+    """The settings that an optimizer has by default."""
+    import torch
+
+    from automup.optim import optimizer_class_of
+
+    cls: Any = optimizer_class_of(optimizer)
+    return dict(cls([torch.zeros(1, 1, requires_grad=True)], lr=1.0).defaults)
+
+
+def _groups(parameters: list[dict[str, Any]], settings: Mapping[str, Any]) -> Iterator[Group]:
+    def value(p: Mapping[str, Any], name: str, factor: str) -> float | None:
+        own = settings.get(name)
+        return own * p[factor] if isinstance(own, int | float) else None
+
+    cells: list[tuple[list[str], tuple[Any, ...]]] = [
+        (
+            p["names"],
+            (
+                p["role"],
+                settings["lr"] * p["lr_mult"],
+                value(p, "weight_decay", "wd_mult"),
+                value(p, "eps", "eps_mult"),
+                p["init_std"],
+                p["multiplier"],
+            ),
+        )
+        for p in parameters
+    ]
+    for name, row in fold(cells):
+        yield Group(name.replace("\n", " "), *row)
