@@ -69,7 +69,7 @@ def test_several_jobs_find_what_one_finds(
     assert status == 0, err
     command = [sys.executable, "-m", "automup.cli", *SWEEP, *SHORT, "--jobs", "2", "--out", "two"]
     command += ["--storage", f"sqlite:///{folder}/shared.db"]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    subprocess.run(command, check=True, capture_output=True, timeout=600)
     one, two = (json.loads((folder / name / "sweep.json").read_text()) for name in ("alone", "two"))
     assert one["runs"] == two["runs"]
 
