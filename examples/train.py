@@ -7,25 +7,26 @@ The text is the source of Python's own standard library, which is on every machi
 A file that defines ``mup_optimizer(model, lr, weight_decay=...)``, as converted ones do, is trained
 with it, any other with ``torch.optim.AdamW``: nothing else differs between the two, and the same
 seed gives the same batches.
+
+On several GPUs, or processes of a CPU, the same command under torchrun: FSDP2 shards the model, and
+the processes share each batch.
+
+    torchrun --nproc-per-node 8 examples/train.py mu_gpt.py --width 4096 --compile --checkpoint run/
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
 import csv
 import dataclasses
-import importlib
-import importlib.util
 import inspect
 import math
 import sys
 import sysconfig
 import time
-import typing
 from collections.abc import Iterator
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import ModuleType
 
 import torch
 import torch.nn as nn
@@ -34,178 +35,21 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-WIDTH_NAMES = ("n_embd", "dim", "d_model", "hidden_size", "width")
+import parallel
+from model_file import (
+    WIDTH_NAMES,
+    Recipe,
+    TrainError,
+    describe,
+    find_model,
+    listing,
+    load_module,
+    parse_value,
+)
+from parallel import Processes
+
 CONTEXT_NAMES = ("block_size", "max_seq_len", "max_len", "max_position_embeddings")
 CORPUS_BYTES = 4_000_000
-
-
-class TrainError(Exception):
-    """Something that the caller can put right; shown without a traceback."""
-
-
-# --- the model file ------------------------------------------------------------------------------
-
-
-def load_module(path: Path) -> ModuleType:
-    """Import a file as Python would: its siblings and its package can be imported from it."""
-    if not path.is_file():
-        raise TrainError(f"{path}: no such file")
-    path = path.resolve()
-    root, name = path.parent, path.stem
-    while (root / "__init__.py").is_file():  # a file inside a package
-        root, name = root.parent, f"{root.name}.{name}"
-    sys.path.insert(0, str(root))
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise TrainError(f"{path}: not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up there
-    try:
-        if "." in name:
-            importlib.import_module(name.rpartition(".")[0])
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise TrainError(f"{path}: cannot be imported: {describe(error)}") from error
-    return module
-
-
-def describe(error: BaseException) -> str:
-    """The last line of a traceback."""
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
-def find_model(module: ModuleType, name: str | None) -> type[nn.Module]:
-    """The class of that name, or else the one module class that no other in the file uses."""
-    classes = {
-        cls.__name__: cls
-        for cls in vars(module).values()
-        if inspect.isclass(cls) and issubclass(cls, nn.Module) and cls.__module__ == module.__name__
-    }
-    if name is not None:
-        if name not in classes:
-            raise TrainError(
-                f"{module.__file__}: no nn.Module class {name!r}; it has {listing(classes)}"
-            )
-        return classes[name]
-    used = {
-        mentioned
-        for cls in classes.values()
-        for mentioned in names_used_by(cls)
-        if mentioned != cls.__name__
-    }
-    roots = [cls for cls in classes.values() if cls.__name__ not in used]
-    if len(roots) != 1:
-        names = [cls.__name__ for cls in roots] or list(classes)
-        raise TrainError(
-            f"{module.__file__}: {listing(names)} could be the model; "
-            f"choose with {Path(module.__file__ or '').name}:ClassName"
-            if names
-            else f"{module.__file__}: defines no nn.Module class"
-        )
-    return roots[0]
-
-
-def names_used_by(cls: type) -> Iterator[str]:
-    """Global names in the methods of a class, and its base classes."""
-    yield from (base.__name__ for base in cls.__bases__)
-    todo: list[CodeType] = []
-    for member in vars(cls).values():
-        function = getattr(member, "__func__", member)  # static and class methods
-        if inspect.isfunction(inspect.unwrap(function)):
-            todo.append(inspect.unwrap(function).__code__)
-    while todo:
-        code = todo.pop()
-        yield from code.co_names
-        todo += [const for const in code.co_consts if isinstance(const, CodeType)]
-
-
-def listing(names: typing.Iterable[str]) -> str:
-    return ", ".join(names) or "none"
-
-
-# --- the model -----------------------------------------------------------------------------------
-
-
-class Recipe:
-    """How to build a model class: its arguments are its own, or a config dataclass's fields."""
-
-    def __init__(self, cls: type[nn.Module]):
-        self.cls = cls
-        self.config_class: type | None = None
-        parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
-        try:
-            hints = typing.get_type_hints(cls.__init__)
-        except (NameError, TypeError):
-            hints = {}
-        if len(parameters) == 1 or (parameters and parameters[0].name in ("config", "args")):
-            self.config_class = self._config_class(parameters[0], hints.get(parameters[0].name))
-        self.defaults: dict[str, object] = {}
-        if self.config_class is not None:
-            for field in dataclasses.fields(self.config_class):
-                made = field.default_factory
-                default = made() if made is not dataclasses.MISSING else field.default
-                self.defaults[field.name] = default
-            self.required = [k for k, v in self.defaults.items() if v is dataclasses.MISSING]
-        else:
-            named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-            self.defaults = {p.name: p.default for p in named}
-            self.required = [p.name for p in named if p.default is p.empty]
-
-    def _config_class(self, parameter: inspect.Parameter, hint: object) -> type | None:
-        """The dataclass that a parameter takes, by annotation, by default, or the file's only."""
-        for candidate in (hint, *typing.get_args(hint), type(parameter.default)):
-            if inspect.isclass(candidate) and dataclasses.is_dataclass(candidate):
-                return candidate
-        if hint is not None or parameter.default is not parameter.empty:
-            return None
-        module = sys.modules[self.cls.__module__]
-        found = [
-            value
-            for value in vars(module).values()
-            if inspect.isclass(value)
-            and dataclasses.is_dataclass(value)
-            and not issubclass(value, nn.Module)
-        ]
-        return found[0] if len(found) == 1 else None
-
-    @property
-    def width_name(self) -> str:
-        for name in WIDTH_NAMES:
-            if name in self.defaults:
-                return name
-        raise TrainError(
-            f"{self.cls.__name__}: which argument is its width? Name it with --set NAME=VALUE; "
-            f"it takes {listing(self.defaults)}"
-        )
-
-    def build(self, values: dict[str, object]) -> nn.Module:
-        unknown = [name for name in values if name not in self.defaults]
-        if unknown:
-            raise TrainError(
-                f"{self.cls.__name__} has no {listing(unknown)}; it takes {listing(self.defaults)}"
-            )
-        missing = [name for name in self.required if name not in values]
-        if missing:
-            raise TrainError(
-                f"{self.cls.__name__} needs {listing(missing)}: give it with --set NAME=VALUE"
-            )
-        shown = ", ".join(f"{name}={value!r}" for name, value in values.items())
-        try:
-            if self.config_class is not None:
-                return self.cls(self.config_class(**values))
-            return self.cls(**values)
-        except Exception as error:
-            raise TrainError(
-                f"{self.cls.__name__}({shown}) cannot be built: {describe(error)}"
-            ) from error
-
-
-def parse_value(text: str) -> object:
-    """``4``, ``1e-3``, ``None``, ``true`` or ``(2, 2)``; anything else is a string."""
-    try:
-        return ast.literal_eval(text.title() if text in ("true", "false", "none") else text)
-    except (ValueError, SyntaxError):
-        return text
 
 
 def loss_of(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -256,15 +100,31 @@ def batches(
 # --- training ------------------------------------------------------------------------------------
 
 
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """How to train: for how long, on what, at what precision, and where checkpoints go."""
+
+    steps: int
+    device: torch.device
+    processes: Processes
+    half: bool
+    folder: Path | None = None
+    save_every: int = 0
+
+    def saves_after(self, step: int) -> bool:
+        due = self.save_every and step % self.save_every == 0
+        return self.folder is not None and bool(due or step == self.steps)
+
+
 def train(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     data: Iterator[tuple[torch.Tensor, torch.Tensor]],
-    steps: int,
-    device: torch.device,
+    how: Run,
+    first: int,
     console: Console,
 ) -> list[float]:
-    """Train for a number of steps and return the loss of each."""
+    """Train from step ``first`` on and return the loss of each step."""
     losses: list[torch.Tensor] = []
     progress = Progress(
         TextColumn("training"),
@@ -275,24 +135,13 @@ def train(
         console=console,
         disable=not console.is_terminal,
     )
-    on_cuda = device.type == "cuda"
+    steps, on_cuda = how.steps, how.device.type == "cuda"
     with progress:
-        task = progress.add_task("training", total=steps, loss="")
-        for step in range(1, steps + 1):
-            x, y = (tokens.to(device, non_blocking=True) for tokens in next(data))
-            with torch.autocast(device.type, torch.bfloat16, enabled=on_cuda):
-                try:
-                    loss = loss_of(model, x, y)
-                except Exception as error:
-                    if losses:
-                        raise
-                    raise TrainError(
-                        f"{type(model).__name__} cannot be trained on bytes: {describe(error)}"
-                    ) from error
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.detach())
+        task = progress.add_task("training", total=steps, completed=first, loss="")
+        for step in range(first + 1, steps + 1):
+            losses.append(one_step(model, optimizer, next(data), how, is_first=not losses))
+            if how.folder is not None and how.saves_after(step):
+                parallel.save(how.folder, step, model, optimizer)
             # reading a loss waits for the GPU: do it now and then only
             if step % 10 == 0 or step == steps or not on_cuda:
                 recent = losses[-20:]
@@ -300,7 +149,32 @@ def train(
                 progress.update(task, completed=step, loss=f"{running:.4f}")
                 if not console.is_terminal and (step % max(1, steps // 10) == 0 or step == steps):
                     console.print(f"step {step:>6}/{steps}  loss {running:.4f}")
-    return torch.stack(losses).tolist()
+    return torch.stack(losses).tolist() if losses else []
+
+
+def one_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: tuple[torch.Tensor, torch.Tensor],
+    how: Run,
+    *,
+    is_first: bool,
+) -> torch.Tensor:
+    """One step of the optimizer; the loss before it, over all processes."""
+    x, y = (how.processes.share(t).to(how.device, non_blocking=True) for t in batch)
+    with torch.autocast(how.device.type, torch.bfloat16, enabled=how.half):
+        try:
+            loss = loss_of(model, x, y)
+        except Exception as error:
+            if not is_first:
+                raise
+            raise TrainError(
+                f"{type(model).__name__} cannot be trained on bytes: {describe(error)}"
+            ) from error
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return how.processes.mean(loss.detach())
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -326,6 +200,18 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=0, help="of init and batches (default: 0)")
     parser.add_argument("--device", help="cpu or cuda (default: cuda if there is one)")
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16"),
+        help="bfloat16: under autocast (default: on a GPU)",
+    )
+    parser.add_argument("--compile", action="store_true", help="torch.compile each layer")
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="FOLDER", help="save there, and go on from what is there"
+    )
+    parser.add_argument(
+        "--save-every", type=positive, metavar="STEPS", help="(default: after the last step)"
+    )
     parser.add_argument("--csv", type=Path, metavar="PATH", help="write the loss of every step")
     return parser.parse_args(argv)
 
@@ -337,9 +223,10 @@ def positive(text: str) -> int:
     return value
 
 
-def choose_device(name: str | None) -> torch.device:
+def choose_device(name: str | None, processes: Processes) -> torch.device:
+    own = f"cuda:{processes.local}" if processes.count > 1 else "cuda"
     try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = torch.device(name or (own if torch.cuda.is_available() else "cpu"))
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise TrainError(f"--device {name}: {str(error).splitlines()[0]}") from error
@@ -360,12 +247,8 @@ def make_optimizer(
         raise TrainError(f"no optimizer: {describe(error)}") from error
 
 
-def run(args: argparse.Namespace, console: Console) -> None:
-    """Load, build, train, report."""
-    file, _, name = args.model.partition(".py:")
-    module = load_module(Path(file + ".py" if name else args.model))
-    recipe = Recipe(find_model(module, name or None))
-
+def read_settings(args: argparse.Namespace, recipe: Recipe) -> dict[str, object]:
+    """The model's arguments that the command line sets."""
     values: dict[str, object] = {}
     if args.width is not None:
         values[recipe.width_name] = args.width
@@ -376,24 +259,41 @@ def run(args: argparse.Namespace, console: Console) -> None:
         values[key.strip()] = parse_value(value.strip())
     if "vocab_size" in recipe.required:
         values.setdefault("vocab_size", 256)
-    device = choose_device(args.device)
+    return values
+
+
+def run(args: argparse.Namespace, console: Console, processes: Processes) -> None:
+    """Load, build, train, report."""
+    file, _, name = args.model.partition(".py:")
+    module = load_module(Path(file + ".py" if name else args.model))
+    recipe = Recipe(find_model(module, name or None))
+    values = read_settings(args, recipe)
+    if args.batch_size % processes.count:
+        raise TrainError(
+            f"--batch-size {args.batch_size}: {processes.count} processes cannot share it"
+        )
+    device = choose_device(args.device, processes)
+    half = (args.precision or ("bfloat16" if device.type == "cuda" else "")) == "bfloat16"
+    how = Run(args.steps, device, processes, half, args.checkpoint, args.save_every or 0)
 
     torch.manual_seed(args.seed)
-    model = recipe.build(values).to(device).train()
+    built = recipe.build(values).to(device).train()
+    size = sum(parameter.numel() for parameter in built.parameters())
+    model = parallel.prepare(built, processes, compiled=args.compile)
     optimizer, optimizer_name = make_optimizer(module, model, args.lr, args.weight_decay)
     known = {**recipe.defaults, **values}
     longest = next((known[name] for name in CONTEXT_NAMES if name in known), 64)
     seq_len = args.seq_len or (longest if isinstance(longest, int) else 64)
-    corpus = load_corpus()
+    data = batches(load_corpus(), args.batch_size, seq_len, args.seed)
 
     if args.csv is not None and not args.csv.parent.is_dir():  # rather now than afterwards
         raise TrainError(f"--csv {args.csv}: no such folder")
 
-    size = sum(parameter.numel() for parameter in model.parameters())
     settings = ", ".join(f"{key}={value}" for key, value in values.items()) or "defaults"
+    shared = f" x {processes.count} processes" if processes.count > 1 else ""
     console.print(
         escape(
-            f"{type(model).__name__} ({settings}): {size:,} parameters on {device}\n"
+            f"{recipe.cls.__name__} ({settings}): {size:,} parameters on {device}{shared}\n"
             f"{optimizer_name}, lr {args.lr:g}, weight decay {args.weight_decay:g}; "
             f"batches of {args.batch_size} x {seq_len} bytes, seed {args.seed}"
         ),
@@ -401,28 +301,32 @@ def run(args: argparse.Namespace, console: Console) -> None:
         soft_wrap=True,
     )
     start = time.perf_counter()
-    data = batches(corpus, args.batch_size, seq_len, args.seed)
-    losses = train(model, optimizer, data, args.steps, device, console)
+    first = parallel.resume(args.checkpoint, model, optimizer) if args.checkpoint else 0
+    for _ in range(first):
+        next(data)
+    losses = train(model, optimizer, data, how, first, console)
     seconds = time.perf_counter() - start
 
-    tail = losses[-math.ceil(len(losses) / 10) :]
+    tail = losses[-math.ceil(len(losses) / 10) :] if losses else []
     console.print(
         f"final loss {sum(tail) / len(tail):.4f} (mean of the last {len(tail)} of "
-        f"{len(losses)} steps, {seconds:.0f} s)",
+        f"{len(losses)} steps, {seconds:.0f} s)"
+        if tail
+        else f"nothing to do: {args.checkpoint} is at step {first}",
         highlight=False,
         soft_wrap=True,
     )
-    if args.csv is not None:
-        write_csv(args.csv, losses)
+    if args.csv is not None and processes.first:
+        write_csv(args.csv, losses, first)
 
 
-def write_csv(path: Path, losses: list[float]) -> None:
+def write_csv(path: Path, losses: list[float], first: int) -> None:
     """The loss of every step, counted from 1."""
     try:
         with path.open("w", newline="", encoding="utf-8") as handle:
             writer = csv.writer(handle)
             writer.writerow(("step", "loss"))
-            writer.writerows(enumerate(losses, start=1))
+            writer.writerows(enumerate(losses, start=first + 1))
     except OSError as error:
         raise TrainError(f"--csv {path}: {error.strerror}") from error
 
@@ -430,14 +334,17 @@ def write_csv(path: Path, losses: list[float]) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; 0 when done, 1 when interrupted, 2 when the call is wrong."""
     args = parse_arguments(argv)
+    processes = parallel.start()
     try:
-        run(args, Console())
+        run(args, Console(quiet=not processes.first), processes)
     except TrainError as error:
         print(f"train.py: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("train.py: interrupted", file=sys.stderr)
         return 1
+    finally:
+        parallel.stop()
     return 0
 
 
