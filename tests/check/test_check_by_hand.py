@@ -115,7 +115,7 @@ def test_a_plain_file_passes_in_mup_and_fails_as_it_is(
     status, found = checked(capsys, monkeypatch, file)
     assert status == 0 and found["passed"]
     plain = {(r["place"], r["what"], r["step"]): r["exponent"] for r in found["other"]}
-    assert plain["output", "change", 2] > 0.8  # SP beside it
+    assert plain["model output", "change", 2] > 0.8  # SP beside it
     status, found = checked(capsys, monkeypatch, file, "--as-is")
     assert status == 1
     # the earliest place: the first hidden layer's rate, not the readout that moves most

@@ -102,7 +102,9 @@ def test_optimizer_factors(width: int, family: str) -> None:
             wanted = multipliers(family, ratios, fact.role)
             assert group["lr"] == 0.1 * wanted.lr and group["lr_mult"] == wanted.lr
             assert group["weight_decay"] == 0.3 * wanted.weight_decay
-            assert group.get("eps") == (1e-6 * wanted.eps if family in ("adam", "adadelta") else None)
+            assert group.get("eps") == (
+                1e-6 * wanted.eps if family in ("adam", "adadelta") else None
+            )
             seen += 1
     assert seen == len(named)
     assert len(groups) == len({(g["lr"], g.get("eps")) for g in groups})

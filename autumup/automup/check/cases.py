@@ -94,12 +94,21 @@ def as_is_case(
         lr: the learning rate that it gets.
         own: whether automup wrote the file.
     """
-    model = study.models.drawn(study.base)
-    make = own_optimizer(source, model, optimizer_class, lr)
-    terms = Terms(_family(type(make(model))), own)
-    plan = make_plan(study, study.wide)
+    make = own_optimizer(source, study.models.drawn(study.base), optimizer_class, lr)
+    return case_of(study, make, own)
+
+
+def case_of(study: Study, make: Make, own: bool) -> Case:
+    """A model function and its optimizer as they are.
+
+    Args:
+        study: the study of the model function.
+        make: makes the optimizer of a model.
+        own: whether every number must be as automup's plan says.
+    """
     subject = Subject(AS_IS, study.models.drawn, make)
-    return Case(study, plan, subject, terms, audits_code=True)
+    terms = Terms(_family(type(make(study.models.drawn(study.base)))), own)
+    return Case(study, make_plan(study, study.wide), subject, terms, audits_code=True)
 
 
 def _family(optimizer_class: Any) -> str:

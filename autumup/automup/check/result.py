@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from automup.check.diagram import Diagram
+    from automup.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,7 @@ class Check:
 
     ``widths`` are multiples of ``base``; ``findings`` has the culprit first and is empty if and
     only if the check passed; ``remarks`` are deviations from the table that do no harm; ``other``
-    is what was measured beside it (the model in SP).
+    is what was measured beside it (the model in SP); ``plan`` is that at twice the base.
     """
 
     model: str
@@ -101,6 +107,8 @@ class Check:
     findings: tuple[Finding, ...]
     remarks: tuple[Finding, ...]
     trained: Trained
+    plan: Plan
+    diagram: Diagram
     other: Trained | None = None
 
     @property
@@ -122,3 +130,15 @@ class Check:
         from automup.check.data import as_json
 
         return as_json(self)
+
+    def plot(self, path: str | Path) -> None:
+        """Write the picture as .png or .svg: size against width, by place and step."""
+        from automup.check.pictures import save_picture
+
+        save_picture(self, path)
+
+    def save_html(self, path: str | Path) -> None:
+        """Write one page with all there is: verdict, picture, exponents, model graph, plan."""
+        from automup.check.page import save_page
+
+        save_page(self, path)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from automup.capture.widths import scaled
 from automup.check.audit import Audit, Terms, audit
 from automup.check.constants import faults_in_code, findings, gauges
+from automup.check.diagram import diagram_of
 from automup.check.responses import Responses
 from automup.check.result import Check, Trained
 from automup.check.training import Knobs, Protocol, Run, Subject, readings, train_all
@@ -22,13 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user can choose of a check."""
+    """What the user can choose of a check; ``first`` is the first of its seeds."""
 
     lr: float
     widths: tuple[float, ...] = (1, 2, 4, 8)
     seeds: int = 3
     steps: int = 3
     batch_size: int = 16
+    first: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +63,8 @@ def check(
     knobs = tuple(knobs_at(case.study, width) for width in widths)
     responses = Responses(case.subject, data, knobs[0], settings.batch_size)
     zeroed = responses.final_readouts(case.plan)
-    protocol = Protocol(knobs, settings.seeds, settings.steps, settings.batch_size, zeroed)
+    seeds = range(settings.first, settings.first + settings.seeds)
+    protocol = Protocol(knobs, seeds, settings.steps, settings.batch_size, zeroed)
     runs = train_all(case.subject, data, protocol, done)
     trained = readings(case.subject.label, runs, widths)
     audited = _audited(case, runs, widths)
@@ -77,6 +80,8 @@ def check(
         findings=in_order(audited.findings, judge.findings(), positions(runs[0][0].places)),
         remarks=audited.remarks,
         trained=trained,
+        plan=case.plan,
+        diagram=diagram_of(case.study.exploration.reached[0][1].graph, case.plan),
         other=_beside(case.other, data, protocol, widths, done),
     )
 

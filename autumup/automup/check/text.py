@@ -41,7 +41,8 @@ def grouped(findings: Iterable[Finding]) -> list[tuple[Finding, list[str]]]:
     groups: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:
         groups.setdefault((finding.witness, _kind(finding)), []).append(finding)
-    return [(first, [f.place for f in rest]) for first, *rest in groups.values()]
+    others = ((first, dict.fromkeys(f.place for f in rest)) for first, *rest in groups.values())
+    return [(first, [place for place in rest if place != first.place]) for first, rest in others]
 
 
 def _kind(finding: Finding) -> str:

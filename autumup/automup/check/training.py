@@ -32,7 +32,8 @@ from automup.optim.settings import SCALED
 if TYPE_CHECKING:
     from automup.data import Data
 
-OUTPUT = "output"
+OUTPUT = "model output"
+"""The place of what the model returns; no module can be called so."""
 NOISE = 7
 """The seed of whatever a forward pass draws: the same noise each time."""
 
@@ -53,7 +54,7 @@ class Protocol:
     """How every run goes: ``zeroed`` are the readouts that start at zero."""
 
     knobs: tuple[Knobs, ...]
-    seeds: int
+    seeds: range
     steps: int
     batch_size: int
     zeroed: frozenset[str] = frozenset()
@@ -89,7 +90,7 @@ def train_all(
 ) -> list[list[Run]]:
     """Every run, by seed and width; ``done`` is called after each."""
     runs = []
-    for seed in range(protocol.seeds):
+    for seed in protocol.seeds:
         row = []
         for knobs in protocol.knobs:
             row.append(run(subject, data, protocol, knobs, seed))
@@ -118,7 +119,7 @@ def run(subject: Subject, data: Data, protocol: Protocol, knobs: Knobs, seed: in
             values = {**now.values, OUTPUT: joined(now.outputs)}
             sizes.append({n: size(v) for n, v in values.items()})
             changes.append(dict(_changes(start, values, importance)))
-    places = {**start.places, OUTPUT: Place(OUTPUT, OUTPUT, _last_source(start))}
+    places = {**start.places, OUTPUT: Place(OUTPUT, "output", _last_source(start))}
     return Run(
         places,
         {n: size(v) for n, v in start.values.items()},

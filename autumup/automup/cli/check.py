@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from automup.cli.models import load, open_model, running_model
+from automup.cli.models import check_folder, load, open_model, running_model
 from automup.cli.options import Base, Input, Model, Optimizer, Override, Strict, Width
 from automup.errors import UsageError
 
@@ -42,6 +43,12 @@ def check(
     as_is: Annotated[
         bool, typer.Option("--as-is", help="Judge the file's own code and its own optimizer.")
     ] = False,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="A picture, .png or .svg.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="A page with all of it.")
+    ] = None,
     format: Annotated[str, typer.Option("--format", help="table or json.")] = "table",
     strict: Strict = True,
 ) -> None:
@@ -53,6 +60,7 @@ def check(
 
     if format not in FORMATS:
         raise UsageError(f"No format {format!r}.", fix=f"Choose one of {', '.join(FORMATS)}.")
+    _check_files(plot, html)
     cls = optimizer_class_of(optimizer)
     rate = rate_of(cls, lr)
     multiples = _multiples(widths)
@@ -62,6 +70,10 @@ def check(
         settings = Settings(rate, chosen, seeds, steps)
         with _progress(len(chosen) * seeds * (2 if case.other else 1)) as done:
             result = run_check(case, _data(data, case), settings, done)
+    if plot is not None:
+        result.plot(plot)
+    if html is not None:
+        result.save_html(html)
     _show(result, format)
     if not result.passed:
         raise typer.Exit(1)
@@ -119,6 +131,15 @@ def _multiples(text: str) -> tuple[float, ...]:
             f"--widths {text!r} is no list of multiples.", fix="Pass two or more, as 1,2,4,8."
         )
     return found
+
+
+def _check_files(plot: Path | None, html: Path | None) -> None:
+    """Refuse at once what could not be written in the end."""
+    for file in (plot, html):
+        if file is not None:
+            check_folder(file)
+    if plot is not None and plot.suffix.lower() not in (".png", ".svg"):
+        raise UsageError(f"{plot} is neither .png nor .svg.", fix="Name one of them.")
 
 
 @contextlib.contextmanager
