@@ -198,6 +198,8 @@ FILES = [
     File("init_optional.py", (("width", 32),), (("draw", False),), "reset_parameters"),
     one("init_inherited.py", width=32),
     File("init_inherited.py", (("width", 32),), late="init_weights"),
+    one("init_partial.py", width=32),
+    File("init_partial.py", (("width", 32),), late="init_weights"),
     one("other_self.py", width=32),
     one("inherited.py", width=32),
     one("factory.py:build_model", width=32),
@@ -326,6 +328,22 @@ def test_the_init_is_rescaled_once_however_often_it_is_drawn(name: str, method: 
     # std 0.1 at the base; by the table the hidden weight is halved, the readout quartered
     for key, std in {"stem": 0.1, "hidden": 0.05, "head": 0.025}.items():
         assert abs(float(first[key].std()) / std - 1) < 0.1
+
+
+def test_a_method_that_draws_some_weights_rescales_those() -> None:
+    pair = converted(one("init_partial.py", width=32))
+    model = pair.build("convert", pair.file.wide)
+    first = {k: v.clone() for k, v in model.state_dict().items()}
+    for _ in range(2):
+        torch.manual_seed(1)
+        model.init_weights()
+        for key, tensor in model.state_dict().items():
+            assert torch.equal(tensor, first[key]), key
+    plain = pair.build("author", pair.file.wide).state_dict()
+    # by the table the readout is quartered; torch's biases, which shrink with width, grow by 2
+    for key, factor in {"stem": 1.0, "head": 0.25, "layers.1.weight": 1.0}.items():
+        torch.testing.assert_close(first[key], factor * plain[key])
+    torch.testing.assert_close(first["layers.1.bias"], 2.0 * plain["layers.1.bias"])
 
 
 @pytest.mark.parametrize("name", ["init_called", "init_later", "init_inherited"])

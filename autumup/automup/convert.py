@@ -74,14 +74,17 @@ def convert(source: ModelSource, study: Study, *, strict: bool = True) -> Conver
             where=source.file,
             fix="Pass an --input that reaches it, or --no-strict to leave it as it is.",
         )
+    functions, redrawn = _init_functions(root, study, plan)
     text = convert_source(
         source.text,
         filename=source.file,
         root_class=root.__name__,
         parameters=plan.parameters,
         edits=[*edits, *unrun.twins],
-        init_functions=_init_functions(source, root, study, plan),
+        init_functions=functions,
+        redrawn=redrawn,
         knobs=study.base,
+        fixed=_given(source, study),
         sites=_multipliers(source, written, unrun.twins),
         head_dims={f"{name}.out_proj.weight": n for name, n in written.head_dims.items()},
     )
@@ -90,6 +93,13 @@ def convert(source: ModelSource, study: Study, *, strict: bool = True) -> Conver
     notes = tuple(f"not run by any trace: line {p.line}: {p.text} ({p.why})" for p in places)
     left = tuple(f"not resolved: {group}" for group in grouped(plan.unresolved))
     return Conversion(text, (*plan.notes, *left, *notes))
+
+
+def _given(source: ModelSource, study: Study) -> dict[str, Any]:
+    """What makes the model at the base, besides its width knobs and the file's own defaults."""
+    defaults = source.constructor_fields()
+    fixed = study.models.fixed.items()
+    return {name: value for name, value in fixed if defaults.get(name) != value}
 
 
 def _root_class(source: ModelSource, study: Study) -> type:
@@ -155,28 +165,23 @@ def refuse_unresolved(study: Study) -> None:
         raise refusal(study.exponents.unresolved, names, command_line=True)
 
 
-def _init_functions(source: ModelSource, cls: type, study: Study, plan: Plan) -> list[str]:
+def _init_functions(cls: type, study: Study, plan: Plan) -> tuple[list[str], frozenset[str]]:
     """The methods of the root class at whose end the init factors belong.
 
     A method that draws the weights anew, its own or inherited, and may be called again after the
-    constructor; the constructor itself where it does not call that method.
+    constructor; the constructor itself where it does not call that method. With them the weights
+    that the method draws, where others need a factor too.
     """
     methods = [m for m in LATE_INITS if _callable_alone(getattr(cls, m, None))]
     scaled = {p.name for p in plan.parameters if p.init_mult != 1.0}
     if not methods or not scaled:
-        return []
+        return [], frozenset()
     calls, drawn = _redraws(study, cls, methods[0])
     name = f"{cls.__name__}.{methods[0]}"
     if not drawn & scaled:
-        return []
-    if scaled - drawn:
-        raise RewriteError(
-            f"{name} draws some weights anew but not {sorted(scaled - drawn)[0]}, so no one call "
-            "can rescale all of them exactly once.",
-            where=source.file,
-            fix=f"Draw all weights in {methods[0]}, or none.",
-        )
-    return [name] if calls else [name, f"{cls.__name__}.__init__"]
+        return [], frozenset()
+    functions = [name] if calls else [name, f"{cls.__name__}.__init__"]
+    return functions, frozenset(drawn) if scaled - drawn else frozenset()
 
 
 def _redraws(study: Study, cls: type, method: str) -> tuple[int, set[str]]:

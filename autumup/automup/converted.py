@@ -18,6 +18,11 @@ def converted_knobs(source: ModelSource) -> dict[str, Any]:
     return dict(getattr(source.module, "MUP_KNOBS", {}))
 
 
+def converted_fixed(source: ModelSource) -> dict[str, Any]:
+    """What else a converted file records of how its base was made."""
+    return dict(getattr(source.module, "MUP_FIXED", {}))
+
+
 @contextlib.contextmanager
 def without_attention(module: ModuleType) -> Iterator[None]:
     """Inside, a converted file makes models without the multiplier of torch's own attention.
@@ -45,5 +50,5 @@ def original_of(source: ModelSource) -> ModelSource:
         for code in (factor.code(), factor.inverse_code()):
             text = text.replace(f" {code}", " 1.0")
     module = load_text(text, source.file)
-    vars(module).update({call: lambda model: None for call in CALLS})
+    vars(module).update({call: lambda *args, **options: None for call in CALLS})
     return ModelSource(getattr(module, source.name), module, source.file, source.name, text)

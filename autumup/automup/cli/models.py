@@ -37,7 +37,7 @@ def open_model(
     from automup.capture.knobs import discover
     from automup.capture.values import parse_assignments
     from automup.capture.widths import check_widths
-    from automup.converted import converted_knobs
+    from automup.converted import converted_fixed, converted_knobs
     from automup.overrides import Overrides
     from automup.study import study_source
 
@@ -47,7 +47,8 @@ def open_model(
     names = [n.strip() for n in width.split(",") if n.strip()]
     if recorded and not small:
         _check_recorded(recorded, given, names)
-    given, names = {**recorded, **given}, names or list(recorded)
+    given = {**recorded, **converted_fixed(source), **given}
+    names = names or list(recorded)
     if not names:
         found = discover(source, given, maker)
         names, given = list(found.width), {**found.values, **given}

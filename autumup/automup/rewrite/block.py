@@ -13,9 +13,11 @@ from automup.rewrite.table import Row, table_code
 
 NAMES = (
     "MUP_KNOBS",
+    "MUP_FIXED",
     "MUP_SITES",
     "MUP_BASE",
     "MUP_FAMILIES",
+    "MUP_REDRAWN",
     "mup_init_",
     "mup_param_groups",
     "mup_optimizer",
@@ -38,6 +40,9 @@ _HEADER = """\
 #   fan_in   {dimension: base size} that one output sums over
 #   fan_out  {dimension: base size} that one input feeds
 """
+_HEADER_FIXED = """\
+# MUP_FIXED holds what else was given to make the model at the base.
+"""
 _HEADER_PARTS = """\
 #   parts    [(base size, whether it grows), ...] of the rows of a fused weight, in order
 """
@@ -45,6 +50,12 @@ _HEADER_INIT = """\
 #   init     how the constructor's own std changes with width already: [(exponent,
 #            dimensions, base size), ...], each (sum of sizes / base size) ** exponent; a
 #            fourth entry names the parameter whose dimensions they are. None: as drawn
+"""
+
+_REDRAWN = """\
+
+# The weights that a method draws anew and rescales itself, whenever it is called.
+MUP_REDRAWN = [{names}]
 """
 
 _LOOKUP = '''\
@@ -105,12 +116,12 @@ def _mup_parts(row, p):
 
 _INIT = '''\
 @torch.no_grad()
-def mup_init_(model):
-    """Rescale freshly drawn weights, in place, so that their std follows muP."""
+def mup_init_(model{arguments}):
+    """Rescale freshly drawn weights, in place, so that their std follows muP.{said}"""
     shapes = {n: p.shape for n, p in model.named_parameters(remove_duplicate=False)}
     for name, p in model.named_parameters():
         row = _mup_row(name)
-        laws = row.get("init", [])
+{chosen}        laws = row.get("init", [])
         if laws is None:
             continue
         drawn = 1.0  # the constructor's own std, relative to the base
@@ -123,6 +134,19 @@ def mup_init_(model):
             drawn *= (sum(shape[d] for d in dims) / base) ** exponent
         r_in, r_out = _mup_ratios(row, p.shape)
 '''
+# In a file where a method draws some of the weights anew, and the constructor the others.
+_CHOICE = {
+    "{arguments}": ", redrawn=None",
+    "{said}": """
+
+    ``redrawn``: of all weights, only those of MUP_REDRAWN (True), or only the others (False).
+    """,
+    "{chosen}": """\
+        if redrawn not in (None, any(row is MUP_BASE[drawn] for drawn in MUP_REDRAWN)):
+            continue
+""",
+}
+
 _RESCALE = """\
         if "fan_in" not in row:
             wanted = 1.0
@@ -152,8 +176,10 @@ def block_code(
     rows: Mapping[str, Row],
     *,
     knobs: Mapping[str, Any],
+    fixed: Mapping[str, Any],
     sites: Sequence[Multiplier],
     init: bool,
+    redrawn: Sequence[str],
     modules: Mapping[str, str],
     indent: str,
     newline: str,
@@ -163,8 +189,10 @@ def block_code(
     Args:
         rows: the table.
         knobs: the width knobs' values at the base.
+        fixed: what else was given to make the model.
         sites: the multipliers in the forward pass.
         init: whether anything calls ``mup_init_``.
+        redrawn: rows of the weights that a method draws anew, if it does not draw all.
         modules: what the file calls ``torch`` and ``math``.
         indent: one level of indentation.
         newline: the line ending.
@@ -173,13 +201,22 @@ def block_code(
     header = _HEADER + (_HEADER_PARTS if cut else "")
     heads = any(row.head_dim for row in rows.values())
     header += attention.HEADER if heads else ""
+    header = header.replace("# MUP_SITES", f"{_HEADER_FIXED if fixed else ''}# MUP_SITES")
     header += _HEADER_INIT if any(row.init != () for row in rows.values()) else ""
-    values = ", ".join(f'"{name}": {value!r}' for name, value in knobs.items())
+    values, others = (
+        ", ".join(f'"{name}": {value!r}' for name, value in given.items())
+        for given in (knobs, fixed)
+    )
     places = "".join(f"    {site.code()},\n" for site in sites)
     listed = f"MUP_SITES = [\n{places}]\n" if places else "MUP_SITES = []\n"
-    table = f"MUP_KNOBS = {{{values}}}\n{listed}{table_code(rows)}\n"
+    rest = f"MUP_FIXED = {{{others}}}\n" if fixed else ""
+    table = f"MUP_KNOBS = {{{values}}}\n{rest}{listed}{table_code(rows)}\n"
     ratios, rescale = (_RATIOS_OF_PARTS, _RESCALE_PARTS) if cut else (_RATIOS, _RESCALE)
-    functions = [_LOOKUP, ratios, *([_INIT + rescale] if init else [])]
+    table += _REDRAWN.replace("{names}", ", ".join(f'"{n}"' for n in redrawn)) if redrawn else ""
+    rescaling = _INIT + rescale
+    for blank, choice in _CHOICE.items():
+        rescaling = rescaling.replace(blank, choice if redrawn else "")
+    functions = [_LOOKUP, ratios, *([rescaling] if init else [])]
     functions += [attention.CODE] if heads else []
     functions.append(groups_code(cut=cut))
     text = "\n\n".join([header + table, *functions])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import libcst as cst
 from libcst import matchers as m
@@ -19,12 +20,24 @@ CALLS = {
 """The functions of the muP block that a model calls, and what is said of that."""
 
 
+@dataclass(frozen=True)
+class Line:
+    """A call of a function of the muP block, with a further argument if it has one."""
+
+    call: str
+    only: str = ""
+
+    def code(self, me: str) -> str:
+        return f"{self.call}({me}, {self.only})" if self.only else f"{self.call}({me})"
+
+
 def add_call(
     module: cst.Module,
     call: str,
     root: cst.ClassDef,
     init_functions: Sequence[str],
     file: str,
+    only: str = "",
 ) -> cst.Module:
     """The module with ``mup_init_(self)`` where the root class's weights have all been drawn.
 
@@ -42,6 +55,7 @@ def add_call(
         init_functions: qualified names of the methods that draw weights; none to have the call at
             the end of the constructor whatever they draw.
         file: the file's name, for errors.
+        only: a further argument, for a call that is one of several.
 
     Raises:
         RewriteError: if a decorator makes the constructor, or no one place comes after every draw.
@@ -50,16 +64,17 @@ def add_call(
     constructor = methods.get("__init__")
     chosen = _outermost(root, methods, init_functions, file)
     inherited = _inherited(root, methods, init_functions)
+    line = Line(call, only)
     if chosen is None and inherited:
-        made = _with_override(root, inherited, call, module, file)
+        made = _with_override(root, inherited, line, module, file)
         return module.with_deep_changes(root, body=made)
-    if chosen is not None and constructor is not None:
+    if chosen is not None and constructor is not None and not only:
         _check_last(constructor, chosen.name.value, file)
     function = chosen or constructor or _after_generated(root, methods, file)
     if function is None:
-        made = _with_override(root, "__init__", call, module, file)
+        made = _with_override(root, "__init__", line, module, file)
         return module.with_deep_changes(root, body=made)
-    return module.with_deep_changes(function, body=_with_call(function, call, file).body)
+    return module.with_deep_changes(function, body=_with_call(function, line, file).body)
 
 
 def self_name(function: cst.FunctionDef) -> str:
@@ -133,7 +148,7 @@ def _inherited(
 
 
 def _with_override(
-    root: cst.ClassDef, name: str, call: str, module: cst.Module, file: str
+    root: cst.ClassDef, name: str, line: Line, module: cst.Module, file: str
 ) -> cst.IndentedBlock:
     """The class's body with a method of its own that calls the inherited one, then the block's.
 
@@ -142,7 +157,7 @@ def _with_override(
     """
     text = f"def {name}(self, *args, **kwargs):\n    super().{name}(*args, **kwargs)\n"
     made = cst.parse_statement(text, config=module.config_for_parsing)
-    made = _with_call(cst.ensure_type(made, cst.FunctionDef), call, file)
+    made = _with_call(cst.ensure_type(made, cst.FunctionDef), line, file)
     block = _indented(root.body)
     body = [*block.body]
     functions = [i for i, n in enumerate(body) if isinstance(n, cst.FunctionDef)]
@@ -216,8 +231,8 @@ def _may_draw(call: cst.Call) -> bool:
     )
 
 
-def _with_call(function: cst.FunctionDef, call: str, file: str) -> cst.FunctionDef:
-    small = cst.Expr(cst.parse_expression(f"{call}({self_name(function)})"))
+def _with_call(function: cst.FunctionDef, made: Line, file: str) -> cst.FunctionDef:
+    small = cst.Expr(cst.parse_expression(made.code(self_name(function))))
     function = function.with_changes(body=_indented(function.body))
     before = _BeforeReturns(lambda: cst.SimpleStatementLine([small.deep_clone()]), file)
     function = cst.ensure_type(function.visit(before), cst.FunctionDef)
@@ -230,7 +245,7 @@ def _with_call(function: cst.FunctionDef, call: str, file: str) -> cst.FunctionD
     line = cst.SimpleStatementLine(
         [small],
         trailing_whitespace=cst.TrailingWhitespace(
-            cst.SimpleWhitespace("  "), cst.Comment(CALLS[call])
+            cst.SimpleWhitespace("  "), cst.Comment(CALLS[made.call])
         ),
     )
     return function.with_changes(body=block.with_changes(body=[*block.body, line]))

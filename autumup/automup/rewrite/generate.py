@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -19,7 +19,7 @@ from automup.rewrite.constructor import add_call
 from automup.rewrite.edit import byte_order_mark, edit_sites, parse
 from automup.rewrite.imports import Imports, ensure_import, read_imports
 from automup.rewrite.optimizers import rewire
-from automup.rewrite.table import needs_init, table
+from automup.rewrite.table import Row, needs_init, patterns_of, table
 
 
 def convert_source(
@@ -31,6 +31,8 @@ def convert_source(
     edits: Sequence[Edit],
     init_functions: Sequence[str],
     knobs: Mapping[str, Any],
+    fixed: Mapping[str, Any] = MappingProxyType({}),
+    redrawn: Collection[str] = (),
     sites: Sequence[Multiplier] = (),
     head_dims: Mapping[str, int] = MappingProxyType({}),
 ) -> str:
@@ -47,6 +49,9 @@ def convert_source(
         init_functions: qualified names of methods of the root class that draw weights and may be
             called after the constructor (``"GPT.init_weights"``).
         knobs: the width knobs' values at the base.
+        fixed: what else was given to make the model, other than its own defaults.
+        redrawn: the parameters that the first of the init functions draws, if it does not draw all
+            that need to be rescaled.
         sites: the multipliers that the edits make, for the reader.
         head_dims: torch's own attention modules whose logits need one, by the weights of their
             output projections, each with the size of its heads at the base.
@@ -62,24 +67,56 @@ def convert_source(
     _check_names(imports, file)
     init = needs_init(parameters)
     module = rewire(module, _root(module, root_class, file), imports, file)
-    if init:
+    rows = table(parameters, head_dims)
+    patterns = _redrawn_rows(redrawn, parameters, rows, file)
+    for functions, only in _init_calls(init_functions, patterns) if init else ():
         root = _root(module, root_class, file)
-        module = add_call(module, "mup_init_", root, init_functions, file)
+        module = add_call(module, "mup_init_", root, functions, file, only)
     if head_dims:
         module = add_call(module, attention.CALL, _root(module, root_class, file), (), file)
     for name in ("torch", "math"):
         module = ensure_import(module, name)
     imports = read_imports(module)
     text = block_code(
-        table(parameters, head_dims),
+        rows,
         knobs=knobs,
+        fixed=fixed,
         sites=sites,
         init=init,
+        redrawn=patterns,
         modules={name: imports.local(name) for name in ("torch", "math")},
         indent=module.default_indent,
         newline=module.default_newline,
     )
     return byte_order_mark(source) + _with_block(module, text, root_class).code
+
+
+def _init_calls(
+    init_functions: Sequence[str], redrawn: Sequence[str]
+) -> Iterator[tuple[Sequence[str], str]]:
+    """Where the init is rescaled, each with an argument if that is a part of it."""
+    if not redrawn:
+        yield init_functions, ""
+        return
+    method, *rest = init_functions
+    yield [method], "redrawn=True"
+    yield [], "" if rest else "redrawn=False"  # the constructor, which calls the method or not
+
+
+def _redrawn_rows(
+    redrawn: Collection[str], parameters: Sequence[Parameter], rows: Mapping[str, Row], file: str
+) -> list[str]:
+    """The rows of the table that a method draws anew."""
+    found = patterns_of([p.name for p in parameters], rows) if redrawn else {}
+    for names in found.values():
+        drawn, left = {*names} & {*redrawn}, {*names} - {*redrawn}
+        if drawn and left:
+            raise RewriteError(
+                f"A method draws {min(drawn)} anew but not {min(left)}, which is alike.",
+                where=file,
+                fix="Draw all of them in the method, or none.",
+            )
+    return [pattern for pattern, names in found.items() if {*names} <= {*redrawn}]
 
 
 def _is_converted(module: cst.Module) -> bool:

@@ -8,7 +8,7 @@ factor from a row and the parameter's actual shape.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from types import MappingProxyType
@@ -78,13 +78,34 @@ def table(
     """
     shapes = {name: p.shape for p in parameters for name in p.names}
     rows = {p.name: replace(_row(p, shapes), head_dim=head_dims.get(p.name, 0)) for p in parameters}
+    patterns = _patterns(rows)
+    return {patterns[name]: _general(name, row) for name, row in rows.items()}
+
+
+def patterns_of(names: Iterable[str], rows: Mapping[str, Row]) -> dict[str, list[str]]:
+    """The table's pattern for each of these parameters, with all of them that it stands for."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(next(p for p in rows if _fits(p, name)), []).append(name)
+    return found
+
+
+def _fits(pattern: str, name: str) -> bool:
+    parts, path = pattern.split("."), name.split(".")
+    return len(parts) == len(path) and all(
+        a == b or (a == "*" and b.isdigit()) for a, b in zip(parts, path, strict=True)
+    )
+
+
+def _patterns(rows: Mapping[str, Row]) -> dict[str, str]:
+    """The pattern that each parameter's row has in the table."""
     families: dict[str, list[str]] = {}
     for name in rows:
         families.setdefault(_pattern(name, frozenset()), []).append(name)
     patterns: dict[str, str] = {}
     for names in families.values():
         patterns.update(_shared(names, rows))
-    return {patterns[name]: _general(name, row) for name, row in rows.items()}
+    return patterns
 
 
 def needs_init(parameters: Sequence[Parameter]) -> bool:

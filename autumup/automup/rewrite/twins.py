@@ -75,7 +75,7 @@ def find_unrun(source: str, executed_lines: frozenset[int], edits: Sequence[Edit
             continue
         reasons = [twin for twin in found if isinstance(twin, str)]
         grave = reasons[0] if reasons else search.contraction(function, statement)
-        mild = "" if grave else search.note(function, statement)
+        mild = "" if grave or search.constructs(function) else search.note(function, statement)
         if grave or mild:
             text = source.splitlines()[statement.first - 1].strip()
             (suspicious if grave else notes).append(Place(statement.first, text, grave or mild))
@@ -169,6 +169,20 @@ class _Search:
             if isinstance(node, cst.Call)
         )
 
+    def constructs(self, function: Function) -> bool:
+        """Whether a constructor calls this method, or applies it: it makes or draws weights."""
+        family = self.outline.family(function.owner) if function.owner else frozenset()
+        called = (
+            part
+            for other in self.outline.functions
+            if other.name == "__init__" and other.owner in family
+            for statement in other.statements
+            for node in _expressions(statement)
+            if isinstance(node, cst.Call)
+            for part in (node.func, *_applied(node))
+        )
+        return any(dotted(part).partition(".")[2] == function.name for part in called)
+
     def note(self, function: Function, statement: Statement) -> str:
         """Why a statement may touch activations, or ""."""
         called = self._submodule(function, statement)
@@ -191,6 +205,12 @@ class _Search:
                 if attribute and attribute not in methods:
                     return code(node.func)
         return ""
+
+
+def _applied(call: cst.Call) -> Iterator[cst.BaseExpression]:
+    """What ``self.apply(...)`` is given."""
+    if last_name(call.func) == "apply":
+        yield from (arg.value for arg in call.args)
 
 
 _MODULE_METHODS = frozenset(
