@@ -163,6 +163,9 @@ CASES = [
     Case("sdpa-unpacked", "F.scaled_dot_product_attention(*qkv, is_causal=True)",
          "F.scaled_dot_product_attention(*qkv, is_causal=True, "
          f"scale=(1.0 / math.sqrt(qkv[0].size(-1))) * {ROOT})", linear=False),
+    Case("sdpa-unbound", "F.scaled_dot_product_attention(*packed.unbind(0))",
+         "F.scaled_dot_product_attention(*packed.unbind(0), "
+         f"scale=(1.0 / math.sqrt(packed.size(-1))) * {ROOT})", linear=False),
     Case("sdpa-keywords", "F.scaled_dot_product_attention(q, k, v, **{})",
          f"F.scaled_dot_product_attention(q * {ROOT}, k, v, **{{}})", linear=False),
     Case("sdpa-lines", "F.scaled_dot_product_attention(\n    q, k, v,\n    is_causal=True,\n)",
@@ -195,6 +198,7 @@ def _scope(width: int) -> dict[str, object]:
         "z": torch.zeros(2, 5, 5, dtype=torch.float64), "att": draw(2, 5, 5),
         **{name: draw(2, 5, width) for name in "qkv"},
         "x": draw(2, 3, 8 * width), "w": draw(7, 8 * width),
+        "packed": draw(3, 2, 5, width),
     }  # fmt: skip
     scope["qkv"] = (scope["q"], scope["k"], scope["v"])
     return scope

@@ -36,8 +36,8 @@ FORK = multiprocessing.get_context("fork")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; its exit status."""
     options = _parser().parse_args(argv)
-    for name in ("zoo.handwritten", "zoo.styles", "zoo.pypi", "zoo.measure"):  # imported once, for all processes
-        importlib.import_module(name)
+    for name in ("handwritten", "styles", "pypi", "measure"):  # imported once, for all processes
+        importlib.import_module(f"zoo.{name}")
     entries = [e for e in ZOO.values() if _selected(e.name, options.names)]
     if not entries:
         print(f"no model of the zoo matches {' '.join(options.names)}", file=sys.stderr)

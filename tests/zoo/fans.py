@@ -204,6 +204,8 @@ def _bystanders(record: Record, call: Call) -> tuple[set[str], set[str]]:
     if any(b.active for b in call.leaves(Blank)):
         return set(), set()
     several = [a for a in _arguments(record, call).values() if a[2] > 1]
+    if len(several) == 1 and len(several[0][0]) > 1 and several[0][1] < 2:
+        return set(), set(several[0][0])  # the sum of two vectors' products
     if len(several) < 2:
         return set(), set()
     ranks = [rank for _, rank, _ in several]

@@ -207,17 +207,20 @@ def amplified(
     convolution has 1280 channels at any width, reads +0.58 at a rate so small (2e-8) that nothing
     saturates, and -0.03 when that convolution grows, too.
     """
-    sizes: dict[str, list[float]] = {}
-    for k in times:
-        torch.manual_seed(0)
-        with torch.no_grad(), watched(settle(model := make(k))) as seen:
-            job.output(model)
-        for name, value in seen.items():
-            sizes.setdefault(name, []).append(float(value.std()))
-    slopes = {n: fitted(times, s) for n, s in sizes.items() if len(s) == len(times)}
+    runs = [[_start(make, job, k, seed) for k in times] for seed in range(SEEDS)]
+    slopes = {n: s.value for n, s in module_slopes(times, runs).items()}
     low, high = at_start
     found = [n for n, slope in slopes.items() if low < slope < high]
     return [n for n in found if is_free(make(times[0]), n, job)]
+
+
+def _start(make: Make, job: Task, k: int, seed: int) -> Moved:
+    """By how much what a module returns varies over examples, in the place of its movement."""
+    torch.manual_seed(seed)
+    with torch.no_grad(), watched(settle(model := make(k))) as seen:
+        job.output(model)
+    spread = {n: (x - x.mean(0)).square().mean().sqrt() for n, x in seen.items() if x.dim()}
+    return Moved(0.0, {n: float(s) for n, s in spread.items()})
 
 
 def output_slope(times: Sequence[int], runs: Sequence[Sequence[Moved]]) -> Slope:

@@ -131,7 +131,9 @@ class Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         given = list(tensors((args, kwargs)))
         weights = [x for x in given if self._is_weight(x)]
-        call = self._call(func, args, kwargs) if weights else None
+        # What a backward pass inside of forward does with a weight follows from its use in forward.
+        derived = torch._C._current_autograd_node() is not None
+        call = self._call(func, args, kwargs) if weights and not derived else None
         result = func(*args, **kwargs)
         made = list(tensors(result))
         self.record.keep += made

@@ -1,4 +1,4 @@
-"""The hand-written half of the zoo, continued: architectures in the styles that people write them."""
+"""The hand-written half of the zoo, continued: models in the styles that people write them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def three_vectors() -> Inputs:
 
 def _lit(n_embd: int) -> nn.Module:
     file = load("decoders")
-    model: nn.Module = file.LitGPT(file.LitConfig.from_name("pico", n_embd=n_embd, n_query_groups=2))
+    model: nn.Module = file.LitGPT(file.LitConfig.from_name("pico", n_embd=n_embd))
     return model
 
 
@@ -65,7 +65,6 @@ add("generative:ADMUNet", {"model_channels": 16}, lambda: noisy_images()[:2])
 # --- series --------------------------------------------------------------------------------------
 add("sequences:WaveNet", {"residual": 32, "skip": 32}, tokens())
 add("sequences:Hyena", {"d_model": 32}, tokens())
-add("sequences:S4D", {"d_model": 32}, tokens())
 add("sequences:Retention", {"dim": 32}, tokens())
 add("sequences:GatedLinearAttention", {"dim": 32}, tokens())
 add("sequences:Whisper", {"n_state": 32}, mel_and_text)

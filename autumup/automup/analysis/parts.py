@@ -39,18 +39,27 @@ class Strand:
     """Rows of a weight along one axis of a value.
 
     ``extent`` is the axis's size there, by which the axis is recognised; each of its entries
-    stands for ``unit`` rows, from row ``start`` on.
+    stands for ``unit`` rows, from row ``start`` on. Of rows that were split into finitely many
+    ``copies`` (heads), each ``stride`` rows long, it is the same part of every one.
     """
 
     weight: str
     start: Size
     extent: Size
     unit: int = 1
+    copies: int = 1
+    stride: Size = (0, 0)
 
     @property
-    def range(self) -> Range:
+    def ranges(self) -> tuple[Range, ...]:
         """The rows, at both widths."""
-        return self.start, _plus(self.start, self.extent, self.unit)
+        if (
+            self.copies > 1
+            and (self.extent[0] * self.unit, self.extent[1] * self.unit) == self.stride
+        ):
+            return ((self.start, _plus(self.start, self.stride, self.copies)),)
+        starts = [_plus(self.start, self.stride, copy) for copy in range(self.copies)]
+        return tuple((start, _plus(start, self.extent, self.unit)) for start in starts)
 
     def cut(self, offset: Size, extent: Size) -> Strand:
         """A piece of the axis."""
@@ -90,7 +99,7 @@ def _reads(
 ) -> dict[str, set[Range]]:
     """The ranges of each weight's rows that some operation reads as one axis."""
     carried: dict[fx.Node, Bundles] = {}
-    seen: dict[tuple[Range, int], tuple[Range, Weights]] = {}
+    seen: Seen = {}
     for node, op in dataflow.ops.items():
         result: Bundles = {}
         for strand in writers.get(node, ()):
@@ -101,11 +110,11 @@ def _reads(
                 if step.alive:
                     _add(result, step.strand, weights)
                 else:
-                    seen[step.strand.range, id(weights)] = step.strand.range, weights
+                    _see(seen, step.strand, weights)
         if result and op.base.target is _aten.cat.default:
             result = _joined(op, result, seen)
         for strand, weights in result.items() if not node.users else ():
-            seen[strand.range, id(weights)] = strand.range, weights
+            _see(seen, strand, weights)
         if result:
             carried[node] = result
     reads: dict[str, set[Range]] = {}
@@ -121,6 +130,15 @@ Bundles = dict[Strand, Weights]
 
 A residual stream carries the rows of every layer before it, all in one bundle.
 """
+
+
+Seen = dict[tuple[Range, int], tuple[Range, Weights]]
+"""Ranges that some operation reads, with the weights of a bundle."""
+
+
+def _see(seen: Seen, strand: Strand, weights: Weights) -> None:
+    for rows in strand.ranges:
+        seen[rows, id(weights)] = rows, weights
 
 
 def _add(bundles: Bundles, strand: Strand, weights: Weights) -> None:
@@ -215,7 +233,10 @@ def _position(index: int, size: int) -> int:
 
 
 def _reshaped(sizes: Sequence[Size], strand: Strand) -> Strand | None:
-    """The strand where its axis is split into (infinite, finite...), or joined to that again."""
+    """The strand where its axis is split into (infinite, finite...), or joined to that again.
+
+    Or into (finite..., infinite): the same part of each of so many heads, from there on.
+    """
     for d, size in enumerate(sizes):
         for end in range(d + 2, len(sizes) + 1):
             inner = product(sizes[d + 1 : end])
@@ -224,20 +245,30 @@ def _reshaped(sizes: Sequence[Size], strand: Strand) -> Strand | None:
         whole = (strand.extent[0] * strand.unit, strand.extent[1] * strand.unit)
         if size == whole:
             return replace(strand, extent=size, unit=1)
+        if strand.copies > 1 and whole == strand.stride and size == _times(whole, strand.copies):
+            return replace(strand, extent=size, unit=1, copies=1, stride=(0, 0))
+        for first in range(d) if strand.copies == 1 and log_ratio(size) else ():
+            outer = product(sizes[first:d])
+            if not log_ratio(outer) and product([outer, size]) == strand.extent:
+                stride = _times(size, strand.unit)
+                return replace(strand, extent=size, copies=outer[0], stride=stride)
     return None
 
 
-def _joined(
-    op: Op, bundles: Bundles, seen: dict[tuple[Range, int], tuple[Range, Weights]]
-) -> Bundles:
+def _times(size: Size, number: int) -> Size:
+    return size[0] * number, size[1] * number
+
+
+def _joined(op: Op, bundles: Bundles, seen: Seen) -> Bundles:
     """Pieces that a concatenation puts side by side again are one; others are read by it."""
     dim = int(op.arg(1, "dim", 0)) % len(op.sizes)
-    by_weight: dict[tuple[str, int], list[Strand]] = {}
+    by_weight: dict[tuple[str, int, int, Size], list[Strand]] = {}
     for strand, weights in bundles.items():
         for weight in weights:
-            by_weight.setdefault((weight, strand.unit), []).append(strand)
+            key = weight, strand.unit, strand.copies, strand.stride
+            by_weight.setdefault(key, []).append(strand)
     result: Bundles = {}
-    for (weight, _), group in by_weight.items():
+    for (weight, *_), group in by_weight.items():
         extent = (sum(s.extent[0] for s in group), sum(s.extent[1] for s in group))
         alone: Weights = {weight: None}
         if len(group) == 1 and _only(op.sizes, group[0].extent) is not None:
@@ -246,7 +277,7 @@ def _joined(
             _add(result, replace(min(group, key=lambda s: s.start), extent=extent), alone)
         else:
             for strand in group:
-                seen[strand.range, id(alone)] = strand.range, alone
+                _see(seen, strand, alone)
     return result
 
 

@@ -303,12 +303,19 @@ def _draw(law: Law) -> Callable[..., Law]:
     return lambda rec, args, kwargs: law
 
 
+def _standard(rec: InitRecorder, args: Any, kwargs: Any) -> Law:
+    """Of complex numbers, real and imaginary parts, as which they are kept, share the variance."""
+    like = args[0].dtype if args and isinstance(args[0], torch.Tensor) else None
+    dtype = kwargs.get("dtype") or like
+    return normal(0.0, math.sqrt(0.5) if dtype is not None and dtype.is_complex else 1.0)
+
+
 _RULES: dict[str, Callable[[InitRecorder, Any, Any], Law]] = {
     "normal_": _normal,
     "normal": _normal_of,
     "uniform": _uniform,
-    "randn": _draw(normal(0.0, 1.0)),
-    "randn_like": _draw(normal(0.0, 1.0)),
+    "randn": _standard,
+    "randn_like": _standard,
     "rand": _draw(uniform(0.0, 1.0)),
     "rand_like": _draw(uniform(0.0, 1.0)),
     "fill": _fill,

@@ -46,7 +46,8 @@ class Fact:
     entry; ``known`` says that no
     parameter and no random draw had a part in it; ``scopes`` are the sizes that the source can name
     at each of ``frames``, ``owners`` the modules that are ``self`` there, ``library`` the functions
-    of torch.nn between the operation and the innermost frame.
+    of torch.nn between the operation and the innermost frame; ``derived``: computed by a backward
+    pass inside of the forward pass.
     """
 
     shape: tuple[int, ...]
@@ -59,6 +60,7 @@ class Fact:
     scopes: tuple[Mapping[str, Any], ...] = field(default=(), compare=False)
     owners: tuple[str, ...] = ()
     library: tuple[str, ...] = ()
+    derived: bool = False
 
 
 def written(tensor: Any, *writes: Any) -> Any:
@@ -166,6 +168,7 @@ class GraphRecorder:
             "scopes": tuple([self._scope(f) for f in frames]) if wanted else (),
             "library": library,
             "owners": tuple([self._owner(f) for f in frames]),
+            "derived": torch._C._current_autograd_node() is not None,
         }
 
     def _scope(self, frame: FrameType) -> Mapping[str, Any]:

@@ -101,9 +101,25 @@ def _head_size(call: cst.Call) -> str | None:
         if arg is not None and repeatable(arg.value):
             return f"{code(arg.value.with_changes(lpar=[], rpar=[]))}.size(-1)"
     first = call.args[0] if call.args else None
-    if first is not None and first.star == "*" and repeatable(first.value):
+    if first is None or first.star != "*":
+        return None
+    if repeatable(first.value):
         return f"{code(first.value)}[0].size(-1)"
-    return None
+    unbound = _unbound(first.value)
+    return f"{unbound}.size(-1)" if unbound else None
+
+
+def _unbound(node: cst.BaseExpression) -> str:
+    """The tensor in ``tensor.unbind(0)`` whose last axis the parts keep.
+
+    The parts of what goes into attention have two axes at least, so axis 1 is not the last either.
+    """
+    if not isinstance(node, cst.Call) or not isinstance(node.func, cst.Attribute):
+        return ""
+    dims = [code(a.value) for a in node.args]
+    if node.func.attr.value != "unbind" or not repeatable(node.func.value):
+        return ""
+    return code(node.func.value) if dims in ([], ["0"], ["1"], ["-2"], ["-3"], ["-4"]) else ""
 
 
 def repeatable(node: cst.BaseExpression) -> bool:

@@ -1,6 +1,7 @@
 """Tables, graphs, points, memories and odd containers, in the styles that people write them."""
 
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -16,7 +17,9 @@ class FTTransformer(nn.Module):
 
     category_offsets: Tensor
 
-    def __init__(self, d_token: int = 32, numbers: int = 5, categories: tuple[int, ...] = (4, 6)) -> None:
+    def __init__(
+        self, d_token: int = 32, numbers: int = 5, categories: tuple[int, ...] = (4, 6)
+    ) -> None:
         super().__init__()
         self.register_buffer("category_offsets", torch.tensor([0, *categories[:-1]]).cumsum(0))
         self.category_embeddings = nn.Embedding(sum(categories), d_token)
@@ -124,7 +127,7 @@ class GraphTransformer(nn.Module):
         alpha = torch.exp(alpha - alpha.max())
         total = torch.zeros(n, self.heads).index_add_(0, target, alpha)
         alpha = alpha / (total[target] + 1e-16)
-        y = torch.zeros(n, self.heads, d // self.heads).index_add_(0, target, v_j * alpha[..., None])
+        y = torch.zeros_like(v).index_add_(0, target, v_j * alpha[..., None])
         return self.out(F.relu(self.norm(y.view(n, d) + self.skip(x))))
 
 
@@ -156,10 +159,11 @@ class ProductKeyMemory(nn.Module):
         super().__init__()
         self.n_keys, self.heads, self.knn, self.k_dim = n_keys, heads, knn, dim // 2
         self.embed = nn.Linear(12, dim)
-        self.query_proj = nn.Sequential(nn.Linear(dim, heads * self.k_dim), nn.LayerNorm(heads * self.k_dim))
+        n_query = heads * self.k_dim
+        self.query_proj = nn.Sequential(nn.Linear(dim, n_query), nn.LayerNorm(n_query))
         half = self.k_dim // 2
-        keys = torch.empty(heads, 2, n_keys, half).uniform_(-1 / math.sqrt(half), 1 / math.sqrt(half))
-        self.keys = nn.Parameter(keys)
+        bound = 1 / math.sqrt(half)
+        self.keys = nn.Parameter(torch.empty(heads, 2, n_keys, half).uniform_(-bound, bound))
         self.values = nn.EmbeddingBag(n_keys**2, dim, mode="sum")
         nn.init.normal_(self.values.weight, mean=0, std=dim**-0.5)
         self.head = nn.Linear(dim, 6)
@@ -250,7 +254,7 @@ class SigLIP(nn.Module):
 
 def make_mlp(dims: list[int], activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for n_in, n_out in zip(dims[:-1], dims[1:], strict=True):
+    for n_in, n_out in pairwise(dims):
         layers += [nn.Linear(n_in, n_out), nn.BatchNorm1d(n_out), activation()]
     return nn.Sequential(*layers)
 

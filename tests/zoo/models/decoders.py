@@ -94,7 +94,7 @@ class LitConfig:
     n_head: int = 4
     n_embd: int = 32
     head_size: int | None = None
-    n_query_groups: int | None = None
+    n_query_groups: int | None = 2
     intermediate_size: int | None = None
     rotary_percentage: float = 0.25
     rope_n_elem: int = field(init=False)
@@ -305,7 +305,7 @@ class DepthBlock(nn.Module):
         self.capacity = capacity
 
     def forward(self, x: Tensor) -> Tensor:
-        b, t, d = x.shape
+        _, t, d = x.shape
         k = int(self.capacity * t)
         weights = self.router(x).squeeze(-1)
         top, index = torch.topk(weights, k, dim=1, sorted=False)

@@ -43,8 +43,9 @@ class DiTBlock(nn.Module):
         self.proj = nn.Linear(hidden_size, hidden_size)
         self.norm2 = nn.LayerNorm(hidden_size, elementwise_affine=False, eps=1e-6)
         hidden = int(hidden_size * mlp_ratio)
+        act = nn.GELU(approximate="tanh")
         self.mlp = nn.Sequential(
-            nn.Linear(hidden_size, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, hidden_size)
+            nn.Linear(hidden_size, hidden), act, nn.Linear(hidden, hidden_size)
         )
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden_size, 6 * hidden_size))
 

@@ -11,7 +11,9 @@ from torch import Tensor
 class WaveNet(nn.Module):
     """Gated dilated convolutions; a sum of skips that goes with the depth."""
 
-    def __init__(self, residual: int = 32, skip: int = 32, levels: int = 3, quant: int = 64) -> None:
+    def __init__(
+        self, residual: int = 32, skip: int = 32, levels: int = 3, quant: int = 64
+    ) -> None:
         super().__init__()
         self.embed = nn.Embedding(quant, residual)
         self.filters, self.gates = nn.ModuleList(), nn.ModuleList()
@@ -39,8 +41,8 @@ class HyenaFilter(nn.Module):
         super().__init__()
         t = torch.linspace(0, 1, length)[:, None]
         bands = torch.linspace(1e-4, 3, 4)[None]
-        z = torch.cat([t, torch.cos(2 * math.pi * t * bands), -torch.sin(2 * math.pi * t * bands)], 1)
-        self.register_buffer("z", z)
+        angles = 2 * math.pi * t * bands
+        self.register_buffer("z", torch.cat([t, angles.cos(), -angles.sin()], 1))
         self.register_buffer("t", t)
         deltas = torch.linspace(math.log(1e-2) / 1.5, math.log(1e-2) / 0.3, d_model * (order - 1))
         self.register_buffer("deltas", deltas[None])
@@ -66,7 +68,9 @@ def fft_conv(u: Tensor, k: Tensor, bias: Tensor) -> Tensor:
 class Hyena(nn.Module):
     """A hierarchy of gates and long implicit convolutions."""
 
-    def __init__(self, d_model: int = 32, length: int = 12, order: int = 2, vocab: int = 64) -> None:
+    def __init__(
+        self, d_model: int = 32, length: int = 12, order: int = 2, vocab: int = 64
+    ) -> None:
         super().__init__()
         self.order, self.d_model = order, d_model
         self.embed = nn.Embedding(vocab, d_model)
@@ -89,42 +93,6 @@ class Hyena(nn.Module):
             v = fft_conv(v * gate, k[o], self.filter_fn.bias[o])
         y = self.out_proj((v * gates[0]).transpose(1, 2))
         return self.head(x + y)
-
-
-class S4D(nn.Module):
-    """A diagonal state space, its kernel in complex numbers, by Fourier transform along time."""
-
-    def __init__(self, d_model: int = 32, n: int = 8, vocab: int = 64) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(vocab, d_model)
-        log_dt = torch.rand(d_model) * (math.log(0.1) - math.log(0.001)) + math.log(0.001)
-        self.log_dt = nn.Parameter(log_dt)
-        self.C = nn.Parameter(torch.view_as_real(torch.randn(d_model, n // 2, dtype=torch.cfloat)))
-        self.log_A_real = nn.Parameter(torch.log(0.5 * torch.ones(d_model, n // 2)))
-        self.A_imag = nn.Parameter(math.pi * torch.arange(n // 2).float().repeat(d_model, 1))
-        self.D = nn.Parameter(torch.randn(d_model))
-        self.output = nn.Sequential(nn.Conv1d(d_model, 2 * d_model, 1), nn.GLU(dim=-2))
-        self.norm = nn.LayerNorm(d_model)
-        self.head = nn.Linear(d_model, vocab)
-
-    def kernel(self, length: int) -> Tensor:
-        dt = torch.exp(self.log_dt)
-        c = torch.view_as_complex(self.C)
-        a = -torch.exp(self.log_A_real) + 1j * self.A_imag
-        dta = a * dt.unsqueeze(-1)
-        k = dta.unsqueeze(-1) * torch.arange(length)
-        c = c * (torch.exp(dta) - 1.0) / a
-        return 2 * torch.einsum("hn,hnl->hl", c, torch.exp(k)).real
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        x = self.embed(tokens)
-        u = self.norm(x).transpose(1, 2)
-        length = u.size(-1)
-        k = self.kernel(length)
-        k_f = torch.fft.rfft(k, n=2 * length)
-        u_f = torch.fft.rfft(u, n=2 * length)
-        y = torch.fft.irfft(u_f * k_f, n=2 * length)[..., :length] + u * self.D.unsqueeze(-1)
-        return self.head(x + self.output(F.gelu(y)).transpose(1, 2))
 
 
 class Retention(nn.Module):
@@ -221,7 +189,7 @@ class WhisperAttention(nn.Module):
     def forward(self, x: Tensor, xa: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         q = self.query(x)
         k, v = self.key(x if xa is None else xa), self.value(x if xa is None else xa)
-        n_batch, n_ctx, n_state = q.shape
+        _, n_ctx, n_state = q.shape
         scale = (n_state // self.n_head) ** -0.25
         q = q.view(*q.shape[:2], self.n_head, -1).permute(0, 2, 1, 3) * scale
         k = k.view(*k.shape[:2], self.n_head, -1).permute(0, 2, 3, 1) * scale
@@ -253,7 +221,9 @@ class WhisperBlock(nn.Module):
 class Whisper(nn.Module):
     """Audio to text, as published: a frozen table of sinusoids, a decoder with a tied readout."""
 
-    def __init__(self, n_state: int = 32, n_head: int = 2, n_mels: int = 8, n_vocab: int = 64) -> None:
+    def __init__(
+        self, n_state: int = 32, n_head: int = 2, n_mels: int = 8, n_vocab: int = 64
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv1d(n_mels, n_state, 3, padding=1)
         self.conv2 = nn.Conv1d(n_state, n_state, 3, stride=2, padding=1)

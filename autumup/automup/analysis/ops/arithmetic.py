@@ -15,6 +15,7 @@ from automup.analysis.ops.registry import (
     kind_of,
     picks_by_value,
     rule,
+    short_name,
     widest,
 )
 from automup.analysis.ops.statistics import is_entries, is_statistic
@@ -148,6 +149,22 @@ _DIFFERENCES = {
     torch.ops.aten.sub.Tensor, torch.ops.aten.masked_fill.Scalar,
     torch.ops.aten.masked_fill_.Scalar, torch.ops.aten.masked_fill.Tensor,
 }  # fmt: skip
+
+
+# (gradient, input or output of f) -> gradient * f', in a model that differentiates itself
+@rule("softplus_backward", "silu_backward", "gelu_backward", "tanh_backward", "sigmoid_backward",
+      "elu_backward", "mish_backward", "hardswish_backward", "log_sigmoid_backward")  # fmt: skip
+def _derivative(flow: Flow, op: Op) -> State:
+    gradient, *rest = floating_inputs(flow, op)
+    for value in rest:
+        flow.sink(op, value, f"it goes into {short_name(op)}")
+    return replace(flow.state(gradient), views=(), kind="activation")
+
+
+# the derivative of a homogeneous function does not care for the size of its input
+@rule("threshold_backward", "leaky_relu_backward", "native_dropout_backward")
+def _kept(flow: Flow, op: Op) -> State:
+    return replace(flow.state(op.arg(0)), views=(), kind="activation")
 
 
 # coordinate by coordinate, though torch does not tag them so

@@ -10,7 +10,7 @@ from typing import Any
 from torch import fx
 
 from automup.analysis.dataflow import Op, Size, log_ratio, product
-from automup.analysis.flow import Flow, State, multiplied, ratio_log, scaled
+from automup.analysis.flow import ZERO, Flow, State, multiplied, ratio_log, scaled
 from automup.analysis.ops.products import Operand, bilinear_statistic, weight_times_weight
 from automup.analysis.ops.registry import picks_by_value, rule, widest
 from automup.analysis.views import Axis, mapped, repeated
@@ -40,16 +40,19 @@ def contract_over(
 ) -> State:
     """:func:`contract` where the number of summed terms is not the product of ``b_dims``."""
     left, right = flow.state(a), flow.state(b)
+    if ZERO in (left.log, right.log) and not left.views + right.views:  # an initial state
+        return State(ZERO)
     form = bilinear_statistic(flow, op, a, b)
     if form is not None:
         return form
     if left.views and right.views and left.kind == right.kind == "weight":
-        token = _token(flow, (a, a_dims), (b, b_dims), summed)
-        if token is None:
+        tokens = _tokens(flow, (a, a_dims), (b, b_dims), summed)
+        if not tokens:
             return weight_times_weight(flow, op, (a, a_dims), (b, b_dims), how)
-        flow.consume(op, token)
-        left = replace(left, kind="activation", views=()) if token is a else left
-        right = replace(right, kind="activation", views=()) if token is b else right
+        for token in tokens:
+            flow.consume(op, token)
+        left = replace(left, kind="activation", views=()) if a in tokens else left
+        right = replace(right, kind="activation", views=()) if b in tokens else right
     if {left.kind, right.kind} == {"known", "activation"} and log_ratio(summed):
         return flow.unknown(op, "it sums over an infinite axis against a constant tensor")
     for value, state, dims in ((a, left, a_dims), (b, right, b_dims)):
@@ -73,21 +76,20 @@ def _summed(op: Op, left: State, right: State, summed: Size) -> State:
     return scaled(reader, op.base, surplus, "tied", summed if log_ratio(summed) else widest(op))
 
 
-def _token(flow: Flow, a: Operand, b: Operand, summed: Size) -> Any:
-    """Of two weights that meet over an infinite axis, the one that stands for an activation.
+def _tokens(flow: Flow, a: Operand, b: Operand, summed: Size) -> list[Any]:
+    """Of two weights that meet over an infinite axis, those that stand for activations.
 
     Learned queries, tokens and initial states: a finite number of vectors, which meet a matrix.
-    None where that is both or neither.
+    Two vectors that meet are a query and a key. None where both are more than that.
     """
-    if not log_ratio(summed):
-        return None
-    vectors = []
-    for value, dims in (a, b):
+    found, single = [], []
+    for value, dims in (a, b) if log_ratio(summed) else ():
         sizes = flow.sizes(value)
         away = {d % len(sizes) for d in dims}
-        if not any(log_ratio(size) for d, size in enumerate(sizes) if d not in away):
-            vectors.append(value)
-    return vectors[0] if len(vectors) == 1 else None
+        others = [size for d, size in enumerate(sizes) if d not in away]
+        found += [value] if not any(map(log_ratio, others)) else []
+        single += [value] if product(others) == (1, 1) else []
+    return found if len(found) == 1 else single if len(single) == 2 else []
 
 
 # (m, k) x (k, n) -> (m, n)

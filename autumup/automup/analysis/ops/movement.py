@@ -17,7 +17,7 @@ from automup.analysis.views import Axis, expanded, mapped, repeated, reshaped, r
 
 @rule("view", "_unsafe_view", "reshape", "squeeze", "unsqueeze", "alias", "detach", "clone",
       "_to_copy", "contiguous", "lift_fresh", "lift_fresh_copy", "flatten", "unflatten", "view_as",
-      "positive", "_reshape_alias", "_conj", "copysign")  # fmt: skip
+      "positive", "_reshape_alias", "_conj", "_conj_physical", "conj", "copysign")  # fmt: skip
 def _reshape(flow: Flow, op: Op) -> State:
     """Same entries in the same order: atoms are regrouped to the new sizes."""
     state = flow.state(op.arg(0))
@@ -53,6 +53,20 @@ def _permute(flow: Flow, op: Op) -> State:
 def _expand(flow: Flow, op: Op) -> State:
     state = flow.state(op.arg(0))
     return replace(state, views=mapped(state.views, lambda axes: expanded(axes, op.sizes)))
+
+
+# (*, 2) -> (*), complex
+@rule("view_as_complex")
+def _as_complex(flow: Flow, op: Op) -> State:
+    state = flow.state(op.arg(0))
+    return replace(state, views=mapped(state.views, lambda axes: axes[:-1]))
+
+
+# (*), complex -> (*, 2)
+@rule("view_as_real")
+def _as_real(flow: Flow, op: Op) -> State:
+    state = flow.state(op.arg(0))
+    return replace(state, views=mapped(state.views, lambda axes: (*axes, repeated((2, 2)))))
 
 
 # each dimension tiled, and new ones in front
@@ -179,8 +193,7 @@ _ADDING = {
       "im2col", "col2im", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "as_strided",
       "upsample_nearest1d", "upsample_nearest2d", "upsample_linear1d", "upsample_bilinear2d",
       "_upsample_bilinear2d_aa", "upsample_bicubic2d", "_upsample_bicubic2d_aa", "diag_embed",
-      "rot90", "grid_sampler_2d", "index_fill", "view_as_complex",
-      "view_as_real", "real", "imag", "_conj_physical", "conj", "_neg_view")  # fmt: skip
+      "rot90", "grid_sampler_2d", "index_fill", "real", "imag", "_neg_view")  # fmt: skip
 def _moved(flow: Flow, op: Op) -> State:
     """Entries are copied, dropped or interpolated; which dimension they came from is lost."""
     state = flow.state(op.arg(0))

@@ -13,6 +13,7 @@ from automup.analysis.flow import Flow, State, multiplied, powered, scaled
 from automup.analysis.ops.arithmetic import add
 from automup.analysis.ops.registry import forget, kind_of, rule
 from automup.analysis.ops.statistics import is_entries, is_statistic, statistic, std_of
+from automup.analysis.views import infinite_dims
 
 
 def _reduced(flow: Flow, op: Op) -> Size:
@@ -28,8 +29,18 @@ def _sum(flow: Flow, op: Op) -> State:
     if not log_ratio(count):
         return _reduction(flow, op)
     if state.kind == "weight":
-        return flow.unknown(op, "a sum over an infinite dimension of a weight")
+        if not _is_product_of_vectors(state):
+            return flow.unknown(op, "a sum over an infinite dimension of a weight")
+        flow.consume(op, op.arg(0))
+        state = replace(state, kind="activation")
     return scaled(replace(state, views=()), op.base, log_ratio(count), "sum", count)
+
+
+def _is_product_of_vectors(state: State) -> bool:
+    """a * b of vectors that grow, which the sum contracts as it does two activations' products."""
+    axes = [v.axes for v in state.views]
+    known = [infinite_dims(a) for a in axes if a is not None]
+    return len(axes) > 1 and len(known) == len(axes) and all(len(dims) == 1 for dims in known)
 
 
 # |x| over an infinite axis of n entries of size s is s * sqrt(n)
