@@ -20,6 +20,7 @@ from automup.capture.given_inputs import as_maker
 from automup.capture.widths import check_widths
 from automup.constants import NO_CONSTANTS, Constants
 from automup.errors import KnobError, PlanError, RewriteError, UnresolvedError, UsageError
+from automup.forms import check_form
 from automup.initialise import initialise
 from automup.models import said
 from automup.optim import check_module
@@ -30,6 +31,7 @@ from automup.realise import Realisation, realise
 from automup.refusals import described, refusal
 from automup.report import Explanation, describe
 from automup.rules import Role
+from automup.scaled_weights import Place, find_places, scales_of
 from automup.study import Study, open_study
 from automup.tuning import check_constants
 
@@ -50,6 +52,7 @@ def parametrize(
     strict: bool = True,
     overrides: Mapping[str, Role | Fans] | None = None,
     constants: Constants = NO_CONSTANTS,
+    form: str = "default",
 ) -> Mup:
     """Put a model into the maximal update parametrization, at any width.
 
@@ -68,6 +71,11 @@ def parametrize(
             their names (``*`` stands for any characters but a dot, ``**`` for any at all) a
             :class:`Role`, or :class:`Fans` where a role does not tell which dimension is which.
         constants: what was tuned at the base beside the learning rate, see :class:`Constants`.
+        form: where the factors of weights stand. "default": in init and learning rate.
+            "uniform-lr", "uniform-lr-sgd": in multipliers of the forward pass, so that all groups
+            share one learning rate, for Adam's family or for SGD's. "table8": a readout is
+            multiplied by 1 / fan_in and drawn and trained as at the base (Tensor Programs V, Table
+            8), as mup does. All train the same function (the abc-symmetry, section J.2.1).
 
     Raises:
         KnobError: if the model cannot be built at the widths that are needed.
@@ -85,7 +93,7 @@ def parametrize(
         as_maker(inputs) if inputs is not None else None,
         overrides=Overrides.of(overrides),
     )
-    return Mup(study, model_fn, strict=strict).with_constants(constants)
+    return Mup(study, model_fn, strict=strict, form=check_form(form)).with_constants(constants)
 
 
 def _knobs(
@@ -126,8 +134,15 @@ def _on_cpu() -> contextlib.AbstractContextManager[Any]:
 class Mup:
     """A model function in muP: call it with a width to get the model. See :func:`parametrize`."""
 
-    def __init__(self, study: Study, model_fn: Callable[..., nn.Module], *, strict: bool) -> None:
-        self._study, self._model_fn, self._strict = study, model_fn, strict
+    def __init__(
+        self,
+        study: Study,
+        model_fn: Callable[..., nn.Module],
+        *,
+        strict: bool,
+        form: str = "default",
+    ) -> None:
+        self._study, self._model_fn, self._strict, self.form = study, model_fn, strict, form
         self._plans: dict[str, Plan] = {}
         self._done: WeakSet[nn.Module] = WeakSet()  # the models that it has changed
         self._realisation: Realisation = self._checked()
@@ -142,7 +157,9 @@ class Mup:
         check_constants(self._study, constants)
         tuned = copy(self)
         tuned.constants = constants
-        tuned.__dict__.pop("_any_plan", None)
+        for name in ("_any_plan", "_places"):
+            tuned.__dict__.pop(name, None)
+        tuned._places  # noqa: B018
         return tuned
 
     def _checked(self) -> Realisation:
@@ -288,7 +305,23 @@ class Mup:
             rescale_init(model, self.plan(**target))
         multiply(model, self._changes(target))
 
+    @cached_property
+    def _places(self) -> tuple[Place, ...]:
+        """Where the factors go that the form takes out of the learning rates."""
+        if self.form == "default":
+            return ()
+        models, reached = self._study.models, self._study.exploration.reached
+        plans = [self.plan(**models.wide), self.plan(**models.third)]
+        with _on_cpu():
+            return find_places(models, plans, [trace.graph for _, trace in reached])
+
     def _changes(self, target: dict[str, Any]) -> tuple[Change, ...]:
+        """The multipliers of a model at a target."""
+        scales = scales_of(self.plan(**target)) if self._places else {}
+        stored = (change for place in self._places for change in place.changes(scales))
+        return (*self._site_changes(target), *stored)
+
+    def _site_changes(self, target: dict[str, Any]) -> tuple[Change, ...]:
         if self.constants.changed:
             with _on_cpu():
                 return self._realisation.tuned(target, self.constants)
@@ -305,7 +338,8 @@ class Mup:
             with _on_cpu():
                 self._plans[key] = make_plan(self._study, target)
         plan = self._plans[key]
-        return plan.with_constants(self.constants) if self.constants.changed else plan
+        tuned = plan.with_constants(self.constants) if self.constants.changed else plan
+        return tuned if self.form == "default" else tuned.with_form(self.form)
 
     def explain(self, *args: Any, optimizer: str = "adamw", **knobs: Any) -> Explanation:
         """What muP does to every parameter at these knobs; prints as a table."""

@@ -19,6 +19,7 @@ from typing import Any
 from automup.constants import NO_CONSTANTS, Constants
 from automup.errors import PlanError, UsageError
 from automup.files import write_atomically
+from automup.forms import at_one_rate, check_form, scale
 from automup.reading import parse, read
 from automup.rules import Multipliers, Ratios, Role, multipliers, role_of
 
@@ -207,6 +208,22 @@ class Plan:
     unresolved: tuple[Unresolved, ...] = ()
     notes: tuple[str, ...] = ()
     constants: Constants = NO_CONSTANTS
+    form: str = "default"
+
+    def with_form(self, form: str) -> Plan:
+        """The plan of the same training in another form; this one must be in the default form."""
+        formed = dataclasses.replace(self, form=check_form(form))
+        parameters = (_stored(p, 1.0 / formed.scale(p)) for p in self.parameters)
+        return dataclasses.replace(formed, parameters=tuple(parameters))
+
+    def scale(self, p: Parameter) -> float:
+        """What the forward pass multiplies a parameter by, at its shape: see :mod:`forms`."""
+
+        def lr(family: str) -> float:
+            gain, rate = self.constants.multiplier(p.layer), self.constants.lr(p.role)
+            return multipliers(family, p.ratios, p.role, gain=gain, rate=rate).lr
+
+        return scale(self.form, p.ratios, p.role, lr)
 
     def with_constants(self, constants: Constants) -> Plan:
         """The plan of the same model with other constants; its own must be 1, as a plan's is that
@@ -235,17 +252,18 @@ class Plan:
         l2: bool = False,
     ) -> Multipliers:
         """The optimizer's factors for a parameter; see :func:`automup.rules.multipliers`."""
-        return multipliers(
+        found = multipliers(
             family,
             p.ratios,
             p.role,
             decay=decay,
             embedding_lr=embedding_lr if p.is_embedding else "constant",
-            gain=self.constants.multiplier(p.layer),
+            gain=self.constants.multiplier(p.layer) / self.scale(p),
             rate=self.constants.lr(p.role),
             applied=applied,
             l2=l2,
         )
+        return dataclasses.replace(found, lr=at_one_rate(self.form, family, found.lr))
 
     def parameter(self, name: str) -> Parameter:
         """The parameter with this qualified name, tied names included.
@@ -328,6 +346,13 @@ def _tuned(p: Parameter, constants: Constants) -> Parameter:
         dataclasses.replace(part, init_mult=part.init_mult * gain * drawn(part.grows))
         for part in p.parts
     )
+    std = None if p.init_std is None else p.init_std * factor
+    return dataclasses.replace(p, init_mult=p.init_mult * factor, init_std=std, parts=parts)
+
+
+def _stored(p: Parameter, factor: float) -> Parameter:
+    """A parameter that is drawn that much wider."""
+    parts = tuple(dataclasses.replace(q, init_mult=q.init_mult * factor) for q in p.parts)
     std = None if p.init_std is None else p.init_std * factor
     return dataclasses.replace(p, init_mult=p.init_mult * factor, init_std=std, parts=parts)
 

@@ -63,7 +63,8 @@ def _parameter(plan: Plan, p: Parameter, known: Known, decay: str) -> dict[str, 
         "lr_mult": factors.lr,
         "wd_mult": factors.weight_decay,
         "eps_mult": factors.eps if family not in ("sgd", "sign") else 1.0,
-        "multiplier": next((s.factor for s in plan.sites if s.parameter in p.names), 1.0),
+        "multiplier": plan.scale(p)
+        * next((s.factor for s in plan.sites if s.parameter in p.names), 1.0),
         **_picked(p, "reason source"),
         **({"parts": list(_parts(p))} if p.parts else {}),
     }

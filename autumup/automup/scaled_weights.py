@@ -1,0 +1,211 @@
+"""Where the factor of a stored weight goes in a live model: around the module that owns it.
+
+A module computes f(x; w). With W = s w for each of its weights, a, b and c, say, it must compute
+f(x; s_a a, ...). For a Linear that is t f(u x; w, b) with t = s_b and u = s_w / s_b, for an
+Embedding or a norm t f(x; w). No type is looked up: the factors that a module's own weights allow
+are tried on it, with weights and factors drawn at random, so that what agrees is an identity. Then
+the whole model is tried. What fits nowhere is refused by name.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from automup.apply import Change, InputChange, OutputChange, multiply
+from automup.errors import RewriteError
+from automup.models import Models
+from automup.plan import Plan
+
+CLOSE = 1e-5
+"""The relative difference of what is equal but for rounding; a factor at a wrong place is of 1."""
+
+Factors = Mapping[str, float]
+"""By a parameter's first name."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A module's input times scale(numerator) / scale(output), its output times scale(output).
+
+    Each is a parameter's name, or nothing for 1.
+    """
+
+    module: str
+    numerator: str
+    output: str
+
+    def changes(self, scales: Factors) -> Iterator[Change]:
+        """What to change in a model where the weights have these factors."""
+        above, below = (scales.get(name, 1.0) for name in (self.numerator, self.output))
+        if above != below:
+            yield InputChange(self.module, above / below)
+        if below != 1.0:
+            yield OutputChange(self.module, below)
+
+
+def scales_of(plan: Plan) -> dict[str, float]:
+    """The factors of a plan's weights that are not 1."""
+    found = {p.name: plan.scale(p) for p in plan.parameters}
+    return {name: value for name, value in found.items() if abs(value - 1.0) > 1e-12}
+
+
+def find_places(
+    models: Models, plans: Sequence[Plan], graphs: Sequence[fx.Graph]
+) -> tuple[Place, ...]:
+    """For every module whose weights need a factor at some width where it goes.
+
+    Args:
+        models: the model function.
+        plans: at two widths beyond the base.
+        graphs: the traces of the model, which show who reads which weight.
+
+    Raises:
+        RewriteError: if a weight's factor has no place; names it.
+    """
+    first = {name: p.name for p in plans[0].parameters for name in p.names}
+    drawn = _random_scales(plans)
+    if not drawn:
+        return ()
+    model = _trial_model(models)
+    inputs = models.inputs(model)
+    args, kwargs = tree_map(_double, (tuple(inputs.args), dict(inputs.kwargs)))
+    calls = _calls(model, args, kwargs)
+    _check_readers(model, graphs, first, drawn)
+    places = []
+    for path, module in model.named_modules():
+        own = {k: first[f"{path}.{k}" if path else k] for k, _ in _own(module)}
+        if drawn.keys() & set(own.values()):
+            places.append(_place(path, module, own, drawn, calls.get(path)))
+    stored = _stored(model, first, drawn)
+    multiply(stored, [change for place in places for change in place.changes(drawn)])
+    if not _alike(model(*args, **kwargs), stored(*args, **kwargs)):
+        raise _refusal(", ".join(drawn), "the model does not read it through its module alone")
+    return tuple(places)
+
+
+def _random_scales(plans: Sequence[Plan]) -> dict[str, float]:
+    """A random factor for every weight that needs one; equal where they are so at all widths."""
+    each = [scales_of(plan) for plan in plans]
+    generator = torch.Generator().manual_seed(0)
+    known: dict[tuple[float, ...], float] = {}
+    found = {}
+    for name in dict.fromkeys(itertools.chain(*each)):
+        key = tuple(round(scales.get(name, 1.0), 9) for scales in each)
+        value = 1.5 + 1.5 * float(torch.rand((), generator=generator))
+        found[name] = known.setdefault(key, value)
+    return found
+
+
+def _trial_model(models: Models) -> nn.Module:
+    """The model at the base in float64, no weight of it 0."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        model = models.drawn(models.base).double().eval()
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1).requires_grad_(False)
+    return model
+
+
+def _double(value: Any) -> Any:
+    real = isinstance(value, Tensor) and value.is_floating_point()
+    return value.double() if real else value
+
+
+def _calls(model: nn.Module, args: Any, kwargs: Any) -> dict[str, tuple[Any, Any]]:
+    """The arguments of the first call of each module."""
+    seen: dict[str, tuple[Any, Any]] = {}
+
+    def hook(path: str) -> Callable[..., None]:
+        return lambda module, a, k: seen.setdefault(path, (a, k)) and None
+
+    handles = [
+        module.register_forward_pre_hook(hook(path), with_kwargs=True)
+        for path, module in model.named_modules()
+    ]
+    try:
+        model(*args, **kwargs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+def _own(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return list(module.named_parameters(recurse=False))
+
+
+def _check_readers(
+    model: nn.Module, graphs: Sequence[fx.Graph], first: Mapping[str, str], scales: Factors
+) -> None:
+    """Refuse weights that code beside their own module reads, in any run of it."""
+    owners: dict[str, set[str]] = {}
+    for name, known in first.items():
+        owners.setdefault(known, set()).add(name.rpartition(".")[0])
+    for node in (node for graph in graphs for node in graph.nodes if node.op == "get_attr"):
+        name = first.get(str(node.target), "")
+        readers = {user.meta["fact"].module for user in node.users if "fact" in user.meta}
+        if name in scales and not readers <= owners[name]:
+            raise _refusal(name, "code beside its own module reads it")
+
+
+def _place(
+    path: str,
+    module: nn.Module,
+    own: Mapping[str, str],
+    scales: Factors,
+    call: tuple[Any, Any] | None,
+) -> Place:
+    """Where the factors of a module's own weights go, by trying."""
+    name = next(name for name in own.values() if name in scales)
+    if call is None:
+        raise _refusal(name, "its module is not called")
+    args, kwargs = call
+    stored = copy.deepcopy(module)
+    for attribute, parameter in _own(stored):
+        parameter.data = parameter.data / scales.get(own[attribute], 1.0)
+    expected = module(*args, **kwargs)
+    names = ["", *own.values()]
+    for numerator, output in sorted(itertools.product(names, names), key=lambda p: p[0] != p[1]):
+        above, below = scales.get(numerator, 1.0), scales.get(output, 1.0)
+        real = bool(args) and isinstance(args[0], Tensor) and args[0].is_floating_point()
+        if above != below and not real:
+            continue
+        given = (args[0] * (above / below), *args[1:]) if above != below else args
+        result = stored(*given, **kwargs)
+        if isinstance(result, Tensor) and _alike(expected, result * below):
+            return Place(path, numerator, output)
+    raise _refusal(name, f"its {type(module).__name__} is not linear in it and its input")
+
+
+def _stored(model: nn.Module, first: Mapping[str, str], scales: Factors) -> nn.Module:
+    """A copy that holds w = W / s for every weight."""
+    stored = copy.deepcopy(model)
+    for name, parameter in stored.named_parameters():
+        parameter.data = parameter.data / scales.get(first[name], 1.0)
+    return stored
+
+
+def _alike(a: Any, b: Any) -> bool:
+    pairs = zip(tree_leaves(a), tree_leaves(b), strict=True)
+    return all(_same(x, y) for x, y in pairs if isinstance(x, Tensor))
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    if a.shape != b.shape or not a.is_floating_point() or not a.numel():
+        return a.shape == b.shape
+    return float((a - b).abs().max()) <= CLOSE * float(a.abs().max())
+
+
+def _refusal(name: str, why: str) -> RewriteError:
+    return RewriteError(
+        f"{name}: no place for the multiplier that this form needs: {why}.",
+        fix='Use the default form, which puts it into the learning rate: form="default".',
+    )
