@@ -200,6 +200,7 @@ FILES = [
     File("init_inherited.py", (("width", 32),), late="init_weights"),
     one("init_partial.py", width=32),
     File("init_partial.py", (("width", 32),), late="init_weights"),
+    one("wrapped_layers.py", width=32),
     one("other_self.py", width=32),
     one("inherited.py", width=32),
     one("factory.py:build_model", width=32),

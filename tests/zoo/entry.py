@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ class Entry:
         inputs: makes example inputs, the same at every width: positional or by keyword.
         output: the tensor of what forward returns that people read (its movement is measured).
         path: the model's source file, for those that are one; ``convert`` is tried on it.
+        fields: what the file itself calls knobs that have another name here.
         expects_refusal: the reason for which automup must refuse it; empty where it must not.
     """
 
@@ -34,11 +35,16 @@ class Entry:
     inputs: Callable[[], Inputs]
     output: Callable[[Any], Tensor] | None = None
     path: str = ""
+    fields: Mapping[str, str] = field(default_factory=dict)
     expects_refusal: str = ""
 
     def knobs(self, times: int) -> dict[str, Any]:
         """The knobs at a multiple of the base."""
         return {name: _times(value, times) for name, value in self.base.items()}
+
+    def fields_of(self, knobs: Mapping[str, Any]) -> dict[str, Any]:
+        """The knobs by the names that the file itself has for them."""
+        return {self.fields.get(name, name): value for name, value in knobs.items()}
 
     def at(self, times: int) -> nn.Module:
         """The model at a multiple of the base, as its author builds it."""

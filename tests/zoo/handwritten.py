@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import torch
@@ -40,6 +40,7 @@ def add(
     *,
     build: Callable[..., nn.Module] | None = None,
     output: Callable[[Any], Tensor] | None = None,
+    fields: Mapping[str, str] = MappingProxyType({}),
     refusal: str = "",
 ) -> None:
     """Register ``file:Class``; the class is built from the knobs unless ``build`` says how."""
@@ -53,6 +54,7 @@ def add(
             inputs=inputs,
             output=output,
             path=f"{MODELS / file}.py:{name}",
+            fields=fields,
             expects_refusal=refusal,
         )
     )
@@ -284,7 +286,13 @@ def _by_dict(width: int) -> nn.Module:
     return model
 
 
-add("knobs:NestedConfig", {"d_model": 32}, tokens(), build=_nested)
+add(
+    "knobs:NestedConfig",
+    {"d_model": 32},
+    tokens(),
+    build=_nested,
+    fields={"d_model": "block.d_model"},
+)
 add("knobs:TupleOfWidths", {"widths": (16, 32, 32)}, of(4, 3, 8, 8))
 add("knobs:ListOfWidths", {"hidden_sizes": [32, 64]}, VECTOR)
 add("knobs:AllSizes", {"hidden": (32, 32)}, VECTOR, build=_all_sizes)

@@ -240,9 +240,10 @@ def _converted(entry: Entry, row: Row, mu: Mup | None) -> Row:
         return row
     try:
         source = load_model(entry.path)
-        values = source.base_values([*entry.base], dict(entry.base))
-        fixed = {name: value for name, value in values.items() if name not in entry.base}
-        study = study_source(source, dict(entry.base), fixed, as_maker(entry.inputs()))
+        base = entry.fields_of(entry.base)
+        values = source.base_values([*base], base)
+        fixed = {name: value for name, value in values.items() if name not in base}
+        study = study_source(source, base, fixed, as_maker(entry.inputs()))
         text = convert(source, study).text
     except AutomupError as error:
         return replace(row, convert=str(error))
@@ -263,7 +264,7 @@ def _differences(entry: Entry, source: ModelSource, text: str, mu: Mup) -> Itera
     module = load_text(text, beside)
     made = ModelSource(getattr(module, source.name), module, beside, source.name, text)
     outputs = []
-    for build in (lambda **knobs: made.build(knobs), mu):
+    for build in (lambda **knobs: made.build(entry.fields_of(knobs)), mu):
         torch.manual_seed(0)
         model = build(**entry.knobs(4)).eval()
         with torch.no_grad():

@@ -120,8 +120,11 @@ def _candidates(
     yield from (("", (d,), [s[d] for s in shapes]) for d in own)
     if len(shapes[0]) == 1:
         module = name.rpartition(".")[0]
-        for other, dims in fan_in_dims.items():
-            if other != name and other.rpartition(".")[0] == module:
+        # those beside it, then what is below, as the originals of parametrized weights are
+        near = [o for o in fan_in_dims if o != name and o.startswith(module and f"{module}.")]
+        for other in sorted(near, key=lambda o: o.count(".")):
+            if module or "." not in other:
+                dims = fan_in_dims[other]
                 yield from ((other, (d,), [s[d] for s, _ in records[other]]) for d in dims)
     rank = len(shapes[0])
     yield from (("", (d,), [s[d] for s in shapes]) for d in range(rank) if d not in own)
