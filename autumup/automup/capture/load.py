@@ -73,7 +73,10 @@ class ModelSource:
             raise UsageError(
                 f"{self.name} needs {', '.join(missing)}: no default is known.",
                 where=os.path.basename(self.file),
-                fix="Pass " + " ".join(f"--base {name}=VALUE" for name in missing) + ".",
+                fix="Pass "
+                + " ".join(f"--base {name}=VALUE" for name in missing)
+                + ", or name a function that makes the model: "
+                f"{os.path.basename(self.file)}:FUNCTION.",
             )
         try:
             model = fields.construct(values)

@@ -78,7 +78,9 @@ def find_unrun(source: str, executed_lines: frozenset[int], edits: Sequence[Edit
         mild = "" if grave or search.constructs(function) else search.note(function, statement)
         if grave or mild:
             text = source.splitlines()[statement.first - 1].strip()
-            (suspicious if grave else notes).append(Place(statement.first, text, grave or mild))
+            (suspicious if grave else notes).append(
+                Place(statement.first, text, " ".join((grave or mild).split()))
+            )
     return Unrun(tuple(dict.fromkeys(twins)), tuple(suspicious), tuple(notes))
 
 
