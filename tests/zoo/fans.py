@@ -201,11 +201,12 @@ def _bystanders(record: Record, call: Call) -> tuple[set[str], set[str]]:
     Learned queries that meet a projection are an activation whose entries are Θ(1). Where two
     matrices, or two vectors, meet, none is the other's input.
     """
-    if any(b.active for b in call.leaves(Blank)):
-        return set(), set()
-    several = [a for a in _arguments(record, call).values() if a[2] > 1]
-    if len(several) == 1 and len(several[0][0]) > 1 and several[0][1] < 2:
-        return set(), set(several[0][0])  # the sum of two vectors' products
+    arguments = [*_arguments(record, call).values()]
+    if any(b.active for b in call.leaves(Blank)):  # perhaps with the dot product of two vectors
+        met = {n for sources, rank, _ in arguments if rank < 2 <= len(sources) for n in sources}
+        counts = entries_by_weight(record, call) if met else {}
+        return set(), {name for name in met if counts[name][0] > 1}
+    several = [a for a in arguments if a[2] > 1]
     if len(several) < 2:
         return set(), set()
     ranks = [rank for _, rank, _ in several]
