@@ -10,15 +10,14 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from automup import __version__, cli
-from conftest import EXAMPLES, ROOT
+from automup import __version__
+from conftest import EXAMPLES, ROOT, Result, Run, contents
 
 HEAD = "import torch\nimport torch.nn as nn\n\n\n"
 
@@ -40,43 +39,6 @@ class {name}(nn.Module):
 
 
 NET = HEAD + net()
-
-
-@dataclass(frozen=True)
-class Result:
-    status: Any
-    out: str
-    err: str
-
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Run]:
-    """Call the console script's function in an empty folder; no traceback can get past it."""
-    path = list(sys.path)
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["automup", *arguments])
-        capsys.readouterr()
-        status: Any = 0
-        try:
-            cli.main()
-        except SystemExit as error:
-            status = error.code
-        out, err = capsys.readouterr()
-        return Result(status, out, err)
-
-    yield call
-    sys.path[:] = path
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 # --- errors --------------------------------------------------------------------------------------

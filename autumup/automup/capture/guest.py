@@ -23,21 +23,29 @@ class _Lent:
 
 
 @contextlib.contextmanager
+def one_process() -> Iterator[None]:
+    """Run the block; a process that was forked in it ends there, and does not do our work too."""
+    process = os.getpid()
+    try:
+        yield
+    finally:
+        if os.getpid() != process:
+            os._exit(0)
+
+
+@contextlib.contextmanager
 def guest_code() -> Iterator[None]:
     """Run the block, which runs code of the model's author.
 
     What that prints goes to stderr, since stdout is for results, and its stdin is empty. After the
-    block the streams and the working folder are as before it, and a process that was forked in it
-    ends there instead of going on with automup's work.
+    block the streams and the working folder are as before it.
     """
-    streams, folder, process = (sys.stdin, sys.stdout, sys.stderr), _folder(), os.getpid()
-    with open(os.devnull, encoding="utf-8") as nothing:
+    streams, folder = (sys.stdin, sys.stdout, sys.stderr), _folder()
+    with open(os.devnull, encoding="utf-8") as nothing, one_process():
         sys.stdin, sys.stdout, sys.stderr = nothing, _Lent(sys.stderr), _Lent(sys.stderr)
         try:
             yield
         finally:
-            if os.getpid() != process:
-                os._exit(0)
             sys.stdin, sys.stdout, sys.stderr = streams
             if folder is not None:
                 os.chdir(folder)

@@ -21,7 +21,7 @@ from torch import nn
 
 from automup.capture.choose import choose_model
 from automup.capture.fields import REQUIRED, Fields, takes_anything
-from automup.capture.guest import guest_code
+from automup.capture.guest import guest_code, one_process
 from automup.capture.raised import describe, place_of
 from automup.errors import AutomupError, KnobError, ModelLoadError, UsageError
 
@@ -79,7 +79,8 @@ class ModelSource:
                 f"{os.path.basename(self.file)}:FUNCTION.",
             )
         try:
-            model = fields.construct(values)
+            with one_process():
+                model = fields.construct(values)
         except AutomupError:
             raise
         except Exception as error:

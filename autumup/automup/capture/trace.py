@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 from automup.capture.caches import forget_tensors, without_caches
 from automup.capture.draws import Draw, draw_of
 from automup.capture.flex import opened_flex_attention
+from automup.capture.guest import one_process
 from automup.capture.init_laws import UNKNOWN, InitRecorder, Law
 from automup.capture.meta import SHADOW_LIMIT, without_weights
 from automup.capture.nested import tensors_of, with_tensors
@@ -176,6 +177,7 @@ class Workshop:
         with (
             without_caches(model),
             restored(model, self._mode),
+            one_process(),
             self._ground() as mode,
             _in_mode(model, variant.training),
         ):

@@ -14,6 +14,7 @@ from automup import __version__
 from automup.cli.check import check
 from automup.cli.convert import convert
 from automup.cli.explain import explain
+from automup.cli.isolation import isolable
 from automup.cli.sweep import sweep
 from automup.cli.transfer import transfer
 from automup.errors import AutomupError, UsageError
@@ -48,7 +49,7 @@ def _main(
 
 
 for command in (convert, explain, check, sweep, transfer):
-    app.command()(command)
+    app.command()(isolable(command))
 
 
 def main() -> None:
