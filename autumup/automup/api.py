@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 import torch
 from torch import nn
@@ -144,7 +143,6 @@ class Mup:
     ) -> None:
         self._study, self._model_fn, self._strict, self.form = study, model_fn, strict, form
         self._plans: dict[str, Plan] = {}
-        self._done: WeakSet[nn.Module] = WeakSet()  # the models that it has changed
         self._realisation: Realisation = self._checked()
         self.constants = NO_CONSTANTS
 
@@ -295,12 +293,6 @@ class Mup:
     def _apply(self, model: nn.Module, target: dict[str, Any], *, rescale: bool) -> None:
         if target == self.base and not self.constants.changed:
             return
-        if model in self._done:
-            raise UsageError(
-                "This model is in muP already; the factors would count twice.",
-                fix="Load weights into it with load_state_dict, or build a new one.",
-            )
-        self._done.add(model)
         if rescale:
             rescale_init(model, self.plan(**target))
         multiply(model, self._changes(target))
