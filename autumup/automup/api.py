@@ -409,7 +409,7 @@ class Mup:
         from automup.sweep.transfer import transfer
 
         names = dict(zip(self.base, args, strict=False))
-        return transfer(self, result, {**names, **knobs})
+        return transfer(self, self._study, result, {**names, **knobs})
 
     @cached_property
     def _any_plan(self) -> Plan:

@@ -10,7 +10,9 @@ from subject import Net, Numbers
 
 import automup
 import automup.api
+from automup.cli.sweep import _devices
 from automup.errors import PlanError, UsageError
+from automup.optim import optimizer_class_of
 from automup.sweep.results import SweepResult
 
 SMALL = {"widths": (1, 2), "lr": (0.01, 0.02, 0.04), "seeds": 1, "steps": 6, "quiet": True}
@@ -56,3 +58,29 @@ def test_a_configuration_from_python_has_no_model(mu: automup.api.Mup, tmp_path:
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(PlanError, match="Not a configuration"):
         automup.Transfer.load(tmp_path / "other.json")
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "sgd"])
+def test_what_a_configuration_says_is_what_its_optimizer_does(
+    mu: automup.api.Mup, optimizer: str
+) -> None:
+    config = mu.transfer(mu.sweep(Numbers(), **SMALL, optimizer=optimizer), width=32)
+    model = mu(32)
+    made = mu.optimizer(model, optimizer_class_of(optimizer), lr=config.lr)
+    of_tensor = {id(p): g for g in made.param_groups for p in g["params"]}
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert len(of_tensor) == len(names)
+    lrs = {name: g.lr for g in config.groups for name in g.parameters.split()}
+    for identity, group in of_tensor.items():
+        assert group["lr"] == pytest.approx(lrs[names[identity]]), names[identity]
+
+
+def test_each_gpu_that_is_visible_gets_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert _devices() == ["0", "1", "2"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-5f1c")
+    assert _devices() == ["2", "GPU-5f1c"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert _devices() == []

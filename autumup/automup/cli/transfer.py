@@ -46,8 +46,8 @@ def transfer(
             fix="Call mu.transfer(result, ...) there.",
         )
     with running_model():
-        mup = opened(result.about["call"])
-        config = transferred(mup, result, parse_assignments(target or []))
+        mup, study = opened(result.about["call"])
+        config = transferred(mup, study, result, parse_assignments(target or []))
     if result.narrowest("mup").optimum.at_edge:
         typer.echo("note: the best learning rate is at an edge of the sweep's grid", err=True)
     if out is not None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from automup.api import Mup
+    from automup.study import Study
 
 SCHEMA = 1
 
@@ -129,7 +130,7 @@ class Transfer:
                 f"This sweep of {self.model} was run in Python, which has the model.",
                 fix="Use its mu.with_constants(automup.Constants(...)) and the lr in the file.",
             )
-        return opened(self.call).with_constants(Constants.of(self.constants))
+        return opened(self.call)[0].with_constants(Constants.of(self.constants))
 
     def make_model(self) -> nn.Module:
         """The model at the target, in muP, freshly drawn."""
@@ -147,22 +148,23 @@ def _is_yaml(path: str | os.PathLike[str]) -> bool:
     return Path(path).suffix in (".yaml", ".yml")
 
 
-def opened(call: Mapping[str, Any]) -> Mup:
-    """The model that a sweep's command line named, in muP."""
+def opened(call: Mapping[str, Any]) -> tuple[Mup, Study]:
+    """The model that a sweep's command line named, in muP and as it is."""
     from automup.api import Mup
     from automup.cli.models import load, open_model
     from automup.converted import original_of
 
     names = ("base", "width", "input", "override")
     study = open_model(original_of(load(call["model"])), *(call[name] for name in names))
-    return Mup(study, lambda **knobs: study.models.drawn(knobs), strict=call["strict"])
+    mup = Mup(study, lambda **knobs: study.models.drawn(knobs), strict=call["strict"])
+    return mup, study
 
 
-def transfer(mup: Mup, result: SweepResult, target: Mapping[str, Any]) -> Transfer:
+def transfer(mup: Mup, study: Study, result: SweepResult, target: Mapping[str, Any]) -> Transfer:
     """The configuration of a target width, from what a sweep tuned at its narrowest.
 
     Args:
-        mup: the model of the sweep.
+        mup, study: the model of the sweep.
         result: the sweep.
         target: values of width knobs. What is not given of several knobs grows as much as the
             first that is.
@@ -173,14 +175,18 @@ def transfer(mup: Mup, result: SweepResult, target: Mapping[str, Any]) -> Transf
     row = result.narrowest("mup")
     if math.isnan(row.optimum.log2_lr.value):
         raise UsageError("Every run of the narrowest width diverged: there is nothing to transfer.")
+    from automup.optim import optimizer_class_of
+
     whole = _whole(mup.base, target)
     about = result.about
     constants = dict(about["constants"])
     lr = 2.0**row.optimum.log2_lr.value
     error = row.optimum.log2_lr.error
     tuned = mup.with_constants(Constants.of(constants))
-    plan = as_dict(tuned.plan(**whole), about["optimizer"])
-    settings = {**_defaults(about["optimizer"]), **about["options"], "lr": lr}
+    facts = as_dict(tuned.plan(**whole), about["optimizer"])["parameters"]
+    model = study.models.shop(whole).built.model  # without its weights
+    cls = optimizer_class_of(about["optimizer"])
+    made = tuned.optimizer(model, cls, lr=lr, **about["options"])
     return Transfer(
         call=about.get("call", {}),
         model=about["model"],
@@ -192,7 +198,7 @@ def transfer(mup: Mup, result: SweepResult, target: Mapping[str, Any]) -> Transf
         lr=lr,
         lr_octaves=None if math.isnan(error) else error,
         constants=constants,
-        groups=tuple(_groups(plan["parameters"], settings)),
+        groups=tuple(_groups(facts, model, made)),
     )
 
 
@@ -214,34 +220,17 @@ def _whole(base: Mapping[str, Any], target: Mapping[str, Any]) -> dict[str, Any]
         raise UsageError(f"{error.what}", fix="Give every knob in --target.") from error
 
 
-def _defaults(optimizer: str) -> dict[str, Any]:
-    """The settings that an optimizer has by default."""
-    import torch
-
-    from automup.optim import optimizer_class_of
-
-    cls: Any = optimizer_class_of(optimizer)
-    return dict(cls([torch.zeros(1, 1, requires_grad=True)], lr=1.0).defaults)
-
-
-def _groups(parameters: list[dict[str, Any]], settings: Mapping[str, Any]) -> Iterator[Group]:
-    def value(p: Mapping[str, Any], name: str, factor: str) -> float | None:
-        own = settings.get(name)
-        return own * p[factor] if isinstance(own, int | float) else None
-
-    cells: list[tuple[list[str], tuple[Any, ...]]] = [
-        (
-            p["names"],
-            (
-                p["role"],
-                settings["lr"] * p["lr_mult"],
-                value(p, "weight_decay", "wd_mult"),
-                value(p, "eps", "eps_mult"),
-                p["init_std"],
-                p["multiplier"],
-            ),
-        )
-        for p in parameters
-    ]
+def _groups(
+    parameters: list[dict[str, Any]], model: nn.Module, optimizer: Optimizer
+) -> Iterator[Group]:
+    """Each parameter's facts with the settings of its group, repeated layers as one."""
+    of_tensor = {id(t): group for group in optimizer.param_groups for t in group["params"]}
+    of_name = {name: of_tensor[id(t)] for name, t in model.named_parameters()}
+    cells: list[tuple[list[str], tuple[Any, ...]]] = []
+    for p in parameters:
+        group = of_name[p["name"]]
+        numbers = (group.get(key) for key in ("lr", "weight_decay", "eps"))
+        own = (float(n) if isinstance(n, int | float) else None for n in numbers)
+        cells.append((p["names"], (p["role"], *own, p["init_std"], p["multiplier"])))
     for name, row in fold(cells):
         yield Group(name.replace("\n", " "), *row)
