@@ -25,7 +25,7 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-# --- the command line, called ----------------------------------------------------------------------
+# --- the command line, called -------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
