@@ -13,6 +13,7 @@ import typer
 from automup import __version__
 from automup.cli.check import check
 from automup.cli.convert import convert
+from automup.cli.doctor import doctor
 from automup.cli.explain import explain
 from automup.cli.isolation import isolable
 from automup.cli.sweep import sweep
@@ -50,6 +51,7 @@ def _main(
 
 for command in (convert, explain, check, sweep, transfer):
     app.command()(isolable(command))
+app.command()(doctor)
 
 
 def main() -> None:

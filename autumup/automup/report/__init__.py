@@ -31,7 +31,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Explanation:
-    """A plan's report: prints as a table, shows as HTML in a notebook."""
+    """A plan's report: prints as a table, shows as HTML or markdown in a notebook."""
 
     plan: Plan
     optimizer: str = "adamw"
@@ -54,6 +54,9 @@ class Explanation:
 
     def _repr_html_(self) -> str:
         return as_fragment(self.plan, self.optimizer, self.decay)
+
+    def _repr_markdown_(self) -> str:
+        return self.to_markdown()
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON contract as data, see :func:`as_dict`."""
