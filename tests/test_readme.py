@@ -1,4 +1,4 @@
-"""What the README shows is what the program prints today.
+"""What the README and the pages of docs/ show is what the program prints today.
 
 A comment above a block, which GitHub does not show, says what becomes of it:
 
@@ -36,6 +36,8 @@ from automup import cli
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+TESTED_ELSEWHERE = ("coverage.md", "recipes.md")  # by tests/zoo and tests/training
+PAGES = [README, *(p for p in sorted((ROOT / "docs").glob("*.md")) if p.name not in TESTED_ELSEWHERE)]
 UPDATE = bool(os.environ.get("UPDATE_README"))
 GAP = "…"
 BLOCK = re.compile(
@@ -53,25 +55,27 @@ class Block:
     language: str
     body: str
     number: int
+    page: Path
 
     def __str__(self) -> str:
-        return f"{self.language}{self.number}"
+        return f"{self.page.stem}-{self.language}{self.number}"
 
 
-def blocks(text: str) -> Iterator[Block]:
-    for number, match in enumerate(BLOCK.finditer(text)):
+def blocks(page: Path) -> Iterator[Block]:
+    for number, match in enumerate(BLOCK.finditer(page.read_text(encoding="utf-8"))):
         orders = (
             [o.strip() for o in match["how"].split(";")[1:]] if match["kind"] != "not run" else []
         )
         assert all(o.startswith("omit: ") for o in orders), match["how"]
         pairs = [re.split(r" \.\.(?: |$)", o.removeprefix("omit: "), maxsplit=1) for o in orders]
         omit = tuple((first, *(rest or [None])) for first, *rest in pairs)
-        yield Block(match["kind"], omit, match["language"], match["body"], number)
+        yield Block(match["kind"], omit, match["language"], match["body"], number, page)
 
 
 TEXT = README.read_text(encoding="utf-8")
-BLOCKS = list(blocks(TEXT))
-COMMANDS = [b for b in BLOCKS if b.kind == "run" and b.language != "python"]
+BLOCKS = {page: list(blocks(page)) for page in PAGES}
+COMMANDS = [b for p in PAGES for b in BLOCKS[p] if b.kind == "run" and b.language != "python"]
+by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
 
 # --- what is shown -------------------------------------------------------------------------------
@@ -108,18 +112,18 @@ def without(lines: list[str], first: re.Pattern[str], last: str | None) -> set[i
     return gone
 
 
-def compare(shown: dict[int, str]) -> None:
-    """Blocks by number with what they should show: assert that they do, or rewrite the README."""
+def compare(page: Path, shown: dict[int, str]) -> None:
+    """Blocks by number with what they should show: assert that they do, or rewrite the page."""
     if not UPDATE:
-        assert shown == {b.number: b.body for b in BLOCKS if b.number in shown}
+        assert shown == {b.number: b.body for b in BLOCKS[page] if b.number in shown}
         return
-    assert "PYTEST_XDIST_WORKER" not in os.environ, "update the README without -n"
-    text = README.read_text(encoding="utf-8")
+    assert "PYTEST_XDIST_WORKER" not in os.environ, "update pages without -n"
+    text = page.read_text(encoding="utf-8")
     matches = list(BLOCK.finditer(text))
     for number in sorted(shown, reverse=True):
         start, end = matches[number].span("body")
         text = text[:start] + shown[number] + text[end:]
-    README.write_text(text, encoding="utf-8")
+    page.write_text(text, encoding="utf-8")
 
 
 @pytest.fixture(autouse=True)
@@ -145,32 +149,36 @@ def test_commands_print_what_is_shown(block: Block, monkeypatch: pytest.MonkeyPa
     ):
         cli.main()
     assert ended.value.code == 0, printed.getvalue()
-    compare({block.number: f"{command}\n{abridged(printed.getvalue(), block.omit)}"})
+    compare(block.page, {block.number: f"{command}\n{abridged(printed.getvalue(), block.omit)}"})
 
 
-def test_the_code_prints_what_is_shown() -> None:
+@by_page
+def test_the_code_prints_what_is_shown(page: Path) -> None:
     namespace: dict[str, Any] = {"__name__": "readme"}
     shown: dict[int, str] = {}
-    for number, block in enumerate(BLOCKS):
+    blocks = BLOCKS[page]
+    for number, block in enumerate(blocks):
         if block.kind != "run" or block.language != "python":
             continue
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(compile(block.body, f"README.md, block {number}", "exec"), namespace)
-        follows = BLOCKS[number + 1] if number + 1 < len(BLOCKS) else None
+            exec(compile(block.body, f"{page.name}, block {number}", "exec"), namespace)
+        follows = blocks[number + 1] if number + 1 < len(blocks) else None
         if follows is not None and follows.kind == "output":
             shown[follows.number] = abridged(printed.getvalue(), follows.omit)
         else:
             assert not printed.getvalue(), "its output is not shown"
-    compare(shown)
+    compare(page, shown)
 
 
 # --- what is said --------------------------------------------------------------------------------
 
 
-def test_every_block_of_code_says_whether_it_is_run() -> None:
-    fences = re.findall(r"^```(python|console|diff)$", TEXT, flags=re.MULTILINE)
-    assert len(fences) == sum(b.language in ("python", "console", "diff") for b in BLOCKS)
+@by_page
+def test_every_block_of_code_says_whether_it_is_run(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    fences = re.findall(r"^```(python|console|diff)$", text, flags=re.MULTILINE)
+    assert len(fences) == sum(b.language in ("python", "console", "diff") for b in BLOCKS[page])
 
 
 def test_the_command_line_is_described_as_it_is() -> None:
@@ -184,9 +192,10 @@ def test_the_command_line_is_described_as_it_is() -> None:
     assert all(f"`automup {name}" in section for name in commands.commands)
 
 
-def test_links_lead_somewhere() -> None:
-    targets = re.findall(r"\]\((?!https?://|#)([^)#]+)", TEXT)
-    assert [t for t in targets if not (ROOT / t).exists()] == []
+@by_page
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text(encoding="utf-8"))
+    assert [t for t in targets if not (page.parent / t).exists()] == []
 
 
 def test_both_commands_install_the_same_torch() -> None:
