@@ -347,10 +347,10 @@ def text_at(span: automup.plan.Span) -> str:
 
 def test_a_span_is_exactly_the_expression(tmp_path: Path) -> None:
     found: dict[str, str] = {}
-    for node in trace_of(tmp_path).graph.nodes:
+    for node in trace_of(tmp_path).nodes:
         if node.op == "call_function":
             name = str(node.target).removeprefix("aten.").partition(".")[0]
-            found[name] = text_at(node.meta["fact"].frames[0].span)
+            found[name] = text_at(node.fact.frames[0].span)
     assert found == EXPRESSIONS
 
 

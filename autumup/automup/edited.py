@@ -64,8 +64,8 @@ def _for_each_module(
 
     def change(spot: Spot, correction: Correction) -> Iterable[MethodChange]:
         twin = spots[spot.key]
-        module = correction.node.meta["fact"].module
-        same = (c for c in twin.corrections if c.node.meta["fact"].module == module)
+        module = correction.node.fact.module
+        same = (c for c in twin.corrections if c.node.fact.module == module)
         known = next(same, twin.first)
         if known not in made:
             made[known] = edit_of(known)
@@ -76,7 +76,7 @@ def _for_each_module(
 
 def _edited_in(study: Study, number: int, known: Correction) -> tuple[MethodChange, ...]:
     model = study.models.at_base
-    owners = [frame_owner(model, o) for o in known.node.meta["fact"].owners]
+    owners = [frame_owner(model, o) for o in known.node.fact.owners]
     edit = edit_for(known, 0, owners)
     owner, path = _way(model, known, 0, number)
     lines = frozenset(n for file, n in study.exploration.lines if file == edit.span.file)
@@ -89,7 +89,7 @@ def _edited_argument(
     study: Study, depth: int, way: int, number: int, known: Correction
 ) -> tuple[MethodChange, ...]:
     model = study.models.at_base
-    owners = [frame_owner(model, o) for o in known.node.meta["fact"].owners]
+    owners = [frame_owner(model, o) for o in known.node.fact.owners]
     edit = edit_for(known, depth, owners)
     span = _arguments_of(known.frames[depth])[number]
     owner, path = _way(model, known, depth, way)
@@ -103,7 +103,7 @@ def guard_only(study: Study, known: Correction) -> tuple[MethodChange, ...]:
     Raises:
         UnresolvedError: if there is such code, but no way to the function.
     """
-    if not known.frames or known.node.meta["fact"].library:
+    if not known.frames or known.node.fact.library:
         return ()
     span = known.frames[0].span
     guards = guards_around(study, span)
@@ -154,7 +154,7 @@ def _way(model: nn.Module, known: Correction, depth: int, number: int) -> tuple[
     if number < len(ways):
         return ways[number]
     raise RewriteError(
-        f"One of its modules, {known.node.meta['fact'].module}, reaches this code in another way "
+        f"One of its modules, {known.node.fact.module}, reaches this code in another way "
         "than the rest.",
         where=str(known.frames[depth]),
         fix="Keep the scale in a float attribute of the module.",
@@ -166,7 +166,7 @@ def _ways(model: nn.Module, correction: Correction, depth: int) -> tuple[tuple[s
 
     The innermost module that is a function's ``self`` first; else the one that is being run.
     """
-    fact = correction.node.meta["fact"]
+    fact = correction.node.fact
     paths = [*fact.owners[depth:]]
     if not any(frame_owner(model, path) for path in paths):
         paths = [fact.module for _ in paths]

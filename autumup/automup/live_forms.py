@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import takewhile
 
-from torch import fx, nn
+from torch import nn
 
 from automup.analysis.comparison import Spot
 from automup.analysis.placement import frame_owner
 from automup.analysis.sites import Correction
 from automup.apply import AttributeChange, Change, InputChange, MultiheadChange, OutputChange
+from automup.capture.graph import Node
 from automup.edited import argument_forms, edited_forms, guard_only
 from automup.errors import RewriteError
 from automup.study import Study
@@ -24,7 +25,7 @@ Form = Callable[[Spot, Correction], Iterable[Change]]
 def forms_for(study: Study, spot: Spot) -> Iterator[tuple[Form, bool]]:
     """Forms to try, with whether the first look at one is enough to go on with it."""
     model = study.models.at_base
-    fact = spot.first.node.meta["fact"]
+    fact = spot.first.node.fact
     yield from ((_attribute_form(model, name), False) for name in _attributes(model, spot))
     late: list[Form] = []
     if spot.first.outside_library:
@@ -53,12 +54,12 @@ def no_place(spot: Spot) -> RewriteError:
         f"in {_computed_in(spot)}, which is not a method of one of the model's own modules.",
         where=str(spot.span),
         fix="Write it as a method of a module of your own"
-        + ("." if spot.first.node.meta["fact"].library else ", or keep the scale in an attribute."),
+        + ("." if spot.first.node.fact.library else ", or keep the scale in an attribute."),
     )
 
 
 def _computed_in(spot: Spot) -> str:
-    library = spot.first.node.meta["fact"].library
+    library = spot.first.node.fact.library
     if library:
         return f"torch's {library[0]}"
     return spot.frame.function if spot.frame else "code without a source"
@@ -67,7 +68,7 @@ def _computed_in(spot: Spot) -> str:
 def _attributes(model: nn.Module, spot: Spot) -> Iterator[str]:
     """Float attributes of the modules whose frames computed the value, innermost first."""
     found: dict[str, None] = {}
-    for path in spot.first.node.meta["fact"].owners:
+    for path in spot.first.node.fact.owners:
         owner = frame_owner(model, path)
         for name, value in vars(owner).items() if owner is not None else ():
             if type(value) is float and value not in (0.0, float("inf")):
@@ -77,7 +78,7 @@ def _attributes(model: nn.Module, spot: Spot) -> Iterator[str]:
 
 def _attribute_form(model: nn.Module, attribute: str) -> Form:
     def change(spot: Spot, correction: Correction) -> Sequence[Change]:
-        for path in correction.node.meta["fact"].owners:
+        for path in correction.node.fact.owners:
             owner = frame_owner(model, path)
             if owner is not None and type(vars(owner).get(attribute)) is float:
                 return (AttributeChange(path, attribute, correction.factor),)
@@ -91,7 +92,7 @@ def _input_form(spot: Spot, correction: Correction) -> Sequence[Change]:
 
 
 def _multihead_form(spot: Spot, correction: Correction) -> Sequence[Change]:
-    return (MultiheadChange(correction.node.meta["fact"].module, correction.factor),)
+    return (MultiheadChange(correction.node.fact.module, correction.factor),)
 
 
 def _owns(model: nn.Module, path: str, parameter: str) -> bool:
@@ -134,12 +135,9 @@ def _upstream(model: nn.Module, correction: Correction) -> list[str]:
     return list(found)
 
 
-def _returned_by(model: nn.Module, source: fx.Node, reader: fx.Node) -> str | None:
+def _returned_by(model: nn.Module, source: Node, reader: Node) -> str | None:
     """The outermost module that computed a value which another module reads."""
-    inner, outer = (
-        [*filter(None, n.meta["fact"].module.split("."))] if "fact" in n.meta else []
-        for n in (source, reader)
-    )
+    inner, outer = ([*filter(None, n.fact.module.split("."))] for n in (source, reader))
     common = sum(
         1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(inner, outer, strict=False))
     )

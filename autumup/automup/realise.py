@@ -12,11 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from torch import fx
-
 from automup.analysis.comparison import Comparison, Spot
 from automup.analysis.sites import Correction
 from automup.apply import Change, MethodChange, multiply
+from automup.capture.graph import Node
 from automup.constants import Constants
 from automup.errors import RewriteError, UnresolvedError
 from automup.live_forms import Form, forms_for, no_place
@@ -50,10 +49,10 @@ class Realisation:
         seen: set[tuple[Span, str]] = set()
         here = comparison.spots if comparison else ()
         for spots, grown in ((here, True), (self.study.exponents.spots, False)):
-            places = {(s.span, c.node.meta["fact"].module) for s in spots for c in s.corrections}
+            places = {(s.span, c.node.fact.module) for s in spots for c in s.corrections}
             for spot in spots:
                 for correction in spot.corrections:
-                    if (spot.span, correction.node.meta["fact"].module) not in seen:
+                    if (spot.span, correction.node.fact.module) not in seen:
                         changes = self.forms[spot.key](spot, correction)
                         constant = self._constant(correction, constants)
                         found.update({_times(c, constant, grown=grown): None for c in changes})
@@ -274,16 +273,16 @@ def _same_at_base(study: Study, after: Comparison) -> bool:
     see.
     """
     for (_, trace), analysis in zip(study.exploration.reached, after.analyses, strict=True):
-        before = _numbers(trace.graph.nodes)
+        before = _numbers(trace.nodes)
         if not _numbers(analysis.dataflow.ops) <= before | {1.0}:
             return False
     return True
 
 
-def _numbers(nodes: Iterable[fx.Node]) -> set[float]:
+def _numbers(nodes: Iterable[Node]) -> set[float]:
     """The single constants that a graph computes with; tables may hold what numpy drew."""
     args = {x for n in nodes for x in (*n.args, *n.kwargs.values()) if type(x) is float}
-    facts = [n.meta["fact"] for n in nodes if "fact" in n.meta]
+    facts = [n.fact for n in nodes]
     return args | {f.value for f in facts if f.value and all(size == 1 for size in f.shape)}
 
 

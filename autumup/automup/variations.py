@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property
 from typing import Any
 
-from torch import fx, nn
+from torch import nn
 
 from automup.analysis.comparison import Comparison, combine
 from automup.analysis.dataflow import align
 from automup.analysis.sites import Analysis, analyse
 from automup.analysis.weights import WeightSummary
+from automup.capture.graph import Node
 from automup.capture.inputs import optional_candidates
 from automup.capture.memory import short_lived
 from automup.capture.trace import Forced, Trace, Variant, Workshop
@@ -138,7 +139,7 @@ class Variations:
     ) -> Analysis:
         at = (said(self._models.base), said(knobs))
         shapes = self._models.shapes(knobs)
-        flow = align(at_base.graph, wider.graph, at=at)
+        flow = align(at_base.nodes, wider.nodes, at=at)
         known = self._weights_of.get(id(at_base))
         found = analyse(flow, shapes, fans, known).alone()
         self._weights_of.setdefault(id(at_base), found.weights)
@@ -159,9 +160,9 @@ class Variations:
             (at_wide if wide else at_base)(shop.built.model)
             return shop
 
-        def trace(wide: bool, variant: Variant) -> fx.Graph:
+        def trace(wide: bool, variant: Variant) -> tuple[Node, ...]:
             shop = changed(wide, variant.forced)
-            return shop.run(variant, models.inputs(shop.built.model)).graph
+            return shop.run(variant, models.inputs(shop.built.model)).nodes
 
         def analysis(variant: Variant, plain: Trace) -> Analysis:
             flow = align(trace(False, variant), trace(True, variant))

@@ -63,7 +63,7 @@ def _in_file(source: ModelSource, spot: Spot, correction: Correction) -> bool:
 
 
 def _takes_scale(source: ModelSource, spot: Spot, correction: Correction) -> bool:
-    library = correction.node.meta["fact"].library
+    library = correction.node.fact.library
     return takes_scale(spot.span, library, vars(source.module))
 
 
@@ -72,7 +72,7 @@ def _edits(source: ModelSource, study: Study, spot: Spot) -> Iterator[Edit]:
     model = study.models.at_base
     edits: dict[Edit, str] = {}
     for correction in spot.corrections:
-        fact = correction.node.meta["fact"]
+        fact = correction.node.fact
         owners = [frame_owner(model, path) for path in fact.owners]
         scaled = _takes_scale(source, spot, correction)
         edit = replace(edit_for(correction, 0, owners), attention=scaled)
@@ -105,7 +105,7 @@ def _head_dims(study: Study, spot: Spot) -> dict[str, int]:
     models = [study.models.shop(knobs).built.model for knobs in (study.base, study.wide)]
     names = {id(module): name for name, module in models[0].named_modules()}
     for correction in spot.corrections:
-        base, wide = (m.get_submodule(correction.node.meta["fact"].module) for m in models)
+        base, wide = (m.get_submodule(correction.node.fact.module) for m in models)
         if type(base) is not nn.MultiheadAttention or type(wide) is not nn.MultiheadAttention:
             return {}
         if (correction.size, correction.exponent) != ((base.head_dim, wide.head_dim), -0.5):
@@ -125,7 +125,7 @@ def _edits_of_calls(source: ModelSource, study: Study, spot: Spot) -> dict[Edit,
             if spot.key in mended_by(study, spot, form):
                 changes = [x for c in spot.corrections for x in form(spot, c)]
                 return {edit: spot.first.kind for change in changes for edit in change.edits}
-    correction, fact = spot.first, spot.first.node.meta["fact"]
+    correction, fact = spot.first, spot.first.node.fact
     inside = next((f for f in fact.frames if f.file == source.file), None)
     raise RewriteError(
         f"The multiplier of this {correction.kind} belongs into code outside the file: "

@@ -31,7 +31,7 @@ class Spot:
 
     @property
     def modules(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(c.node.meta["fact"].module for c in self.corrections))
+        return tuple(dict.fromkeys(c.node.fact.module for c in self.corrections))
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import networkx as nx
 import torch
-from torch import fx
 
-from automup.capture.recorder import Fact
+from automup.capture.graph import Fact, Node
 from automup.errors import CaptureError
 
 Size = tuple[int, int]
@@ -39,18 +38,17 @@ class Op:
     ``sizes`` is the shape of the value, as pairs.
     """
 
-    base: fx.Node
-    wide: fx.Node
+    base: Node
+    wide: Node
     fact: Fact
     wide_fact: Fact
     sizes: tuple[Size, ...]
 
     @staticmethod
-    def pair(base: fx.Node, wide: fx.Node) -> Op:
+    def pair(base: Node, wide: Node) -> Op:
         """Two nodes that do the same; what the run returns has no fact of its own."""
-        fact = base.meta.get("fact", _NO_FACT)
-        wide_fact = wide.meta.get("fact", _NO_FACT)
-        return Op(base, wide, fact, wide_fact, tuple(zip(fact.shape, wide_fact.shape, strict=True)))
+        sizes = tuple(zip(base.fact.shape, wide.fact.shape, strict=True))
+        return Op(base, wide, base.fact, wide.fact, sizes)
 
     def alone(self) -> Op:
         """The same without the wider trace, which it would keep alive: for what outlives it."""
@@ -68,28 +66,29 @@ class Op:
         )
 
 
-_NO_FACT = Fact((), False)
-
-
-def _argument(node: fx.Node, position: int, name: str, default: Any) -> Any:
+def _argument(node: Node, position: int, name: str, default: Any) -> Any:
     if position < len(node.args):
         return node.args[position]
     return node.kwargs.get(name, default)
 
 
 class Dataflow:
-    """The aligned operations in order, and the graph of who uses whom."""
+    """The aligned operations in order, and who reads whom."""
 
-    def __init__(self, ops: dict[fx.Node, Op]) -> None:
+    def __init__(self, ops: dict[Node, Op]) -> None:
         self.ops = ops
 
     @cached_property
-    def graph(self) -> nx.DiGraph:
-        """Base nodes, with an edge from each value to the operations that read it."""
-        graph = nx.DiGraph()
-        graph.add_nodes_from(self.ops)
-        graph.add_edges_from((source, node) for node in self.ops for source in node.all_input_nodes)
-        return graph
+    def _readers(self) -> dict[Node, list[Node]]:
+        found: dict[Node, list[Node]] = {}
+        for node in self.ops:
+            for source in node.all_input_nodes:
+                found.setdefault(source, []).append(node)
+        return found
+
+    def readers(self, node: Node) -> list[Node]:
+        """The operations that read a value, in order."""
+        return self._readers.get(node, [])
 
     @cached_property
     def growths(self) -> frozenset[float]:
@@ -98,48 +97,46 @@ class Dataflow:
         return frozenset(abs(log_ratio(s)) for s in sizes) - {0.0}
 
     @cached_property
-    def order(self) -> dict[fx.Node, int]:
+    def order(self) -> dict[Node, int]:
         """When each operation ran."""
         return {node: i for i, node in enumerate(self.ops)}
 
     @cached_property
     def read_parameters(self) -> frozenset[str]:
         """The parameters that some operation reads."""
-        names = {node: node.meta.get("parameter") for node in self.ops}
-        return frozenset(name for n, name in names.items() if name and self.graph.out_degree(n))
+        return frozenset(n.parameter for n in self.ops if n.parameter and self.readers(n))
 
 
 def align(
-    base: fx.Graph, wide: fx.Graph, *, at: tuple[str, str] = ("one", "the other")
+    base: Sequence[Node], wide: Sequence[Node], *, at: tuple[str, str] = ("one", "the other")
 ) -> Dataflow:
     """Pair the nodes of two traces, which errors call by the names in ``at``.
 
     Raises:
         CaptureError: if the two runs did different things; says where they part.
     """
-    left, right = list(base.nodes), list(wide.nodes)
-    twin: dict[fx.Node, fx.Node] = {}
-    ops: dict[fx.Node, Op] = {}
-    for a, b in zip(left, right, strict=False):
+    twin: dict[Node, Node] = {}
+    ops: dict[Node, Op] = {}
+    for a, b in zip(base, wide, strict=False):
         if not _same(a, b, twin):
             raise _misaligned(a, b, at)
         twin[a] = b
         ops[a] = Op.pair(a, b)
-    if len(left) != len(right):
-        longer, names = (left, at) if len(left) > len(right) else (right, at[::-1])
-        raise _misaligned(longer[min(len(left), len(right))], None, names)
+    if len(base) != len(wide):
+        longer, names = (base, at) if len(base) > len(wide) else (wide, at[::-1])
+        raise _misaligned(longer[min(len(base), len(wide))], None, names)
     return Dataflow(ops)
 
 
-def contains(large: fx.Graph, small: fx.Graph) -> bool:
+def contains(large: Sequence[Node], small: Sequence[Node]) -> bool:
     """Whether one trace does all that another does, in the same order, and more between.
 
     Dropout between the two is no difference: what is read after it stands for what it was.
     """
-    twin: dict[fx.Node, fx.Node] = {}
-    dropped: dict[fx.Node, fx.Node] = {}  # by the node before a dropout
-    candidates = iter(large.nodes)
-    for node in small.nodes:
+    twin: dict[Node, Node] = {}
+    dropped: dict[Node, Node] = {}  # by the node before a dropout
+    candidates = iter(large)
+    for node in small:
         if node.op == "output":
             break
         for other in candidates:
@@ -154,52 +151,50 @@ def contains(large: fx.Graph, small: fx.Graph) -> bool:
                         twin[mine] = other
         else:
             return False
-    ends = [next(n for n in g.nodes if n.op == "output").all_input_nodes for g in (small, large)]
+    ends = [next(n for n in g if n.op == "output").all_input_nodes for g in (small, large)]
     found = {twin[n] for n in ends[0]}
     return {dropped.get(n, n) for n in found} <= set(ends[1]) or found <= set(ends[1])
 
 
-def _before_dropout(node: fx.Node) -> fx.Node | None:
+def _before_dropout(node: Node) -> Node | None:
     """What goes into a dropout, if the node is what comes out of one."""
     if node.target is operator.getitem:
         drop = node.args[0]
-        return drop.args[0] if drop.target in _DROPOUTS and node.args[1] == 0 else None  # type: ignore
-    return node.args[0] if node.target in _DROPOUTS else None  # type: ignore[return-value]
+        return drop.args[0] if drop.target in _DROPOUTS and node.args[1] == 0 else None
+    return node.args[0] if node.target in _DROPOUTS else None
 
 
 _DROPOUTS = {torch.ops.aten.native_dropout.default, torch.ops.aten.dropout.default}
 _RESHAPES = {torch.ops.aten._unsafe_view.default, torch.ops.aten._reshape_alias.default}
 
 
-def _target(node: fx.Node) -> Any:
+def _target(node: Node) -> Any:
     """What the node runs; which kind of reshape it is may depend on strides, hence on sizes."""
     return torch.ops.aten.view.default if node.target in _RESHAPES else node.target
 
 
-def _same(a: fx.Node, b: fx.Node, twin: dict[fx.Node, fx.Node]) -> bool:
+def _same(a: Node, b: Node, twin: dict[Node, Node]) -> bool:
     if (a.op, _target(a)) != (b.op, _target(b)):
         return False
     sources, others = a.all_input_nodes, b.all_input_nodes
-    if [twin.get(n) for n in sources] != others:
+    if tuple([twin.get(n) for n in sources]) != others:
         return False
     if a.op == "output":
         return True
-    fact, other = a.meta["fact"], b.meta["fact"]
+    fact, other = a.fact, b.fact
     same_place = (fact.module, fact.frames) == (other.module, other.frames)
     return same_place and len(fact.shape) == len(other.shape)
 
 
-def _misaligned(a: fx.Node, b: fx.Node | None, at: tuple[str, str]) -> CaptureError:
-    def says(node: fx.Node) -> str:
-        fact = node.meta.get("fact")
-        frame = fact.frames[0] if fact and fact.frames else "an unknown place"
+def _misaligned(a: Node, b: Node | None, at: tuple[str, str]) -> CaptureError:
+    def says(node: Node) -> str:
+        frame = node.fact.frames[0] if node.fact.frames else "an unknown place"
         return f"{node.target} at {frame}"
 
-    fact = a.meta.get("fact")
     other = f"and at {at[1]} {says(b)}" if b is not None else f"and at {at[1]} nothing"
     return CaptureError(
         f"The model does different things at two widths: at {at[0]} it runs {says(a)}, {other}.",
-        where=str(fact.frames[0]) if fact and fact.frames else "",
+        where=str(a.fact.frames[0]) if a.fact.frames else "",
         fix="Control flow must not depend on the width: choose another base "
         "(one whose sizes do not coincide with a fixed size), or scale other knobs.",
     )

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from torch import fx
-
 from automup.analysis.dataflow import Dataflow, log_ratio
 from automup.analysis.flow import Use
-from automup.capture.recorder import written
+from automup.capture.graph import Node, written
 
 INPUT, OUTPUT, TIED, INSIDE = "input", "output", "tied", "inside"
 """Where a use of a weight is: in an input layer, in a readout, in a readout of a shared weight that
@@ -31,7 +29,7 @@ _BRANCHES = {"mm", "bmm", "baddbmm", "matmul", "dot", "mv", "_grouped_mm"}
 
 
 def ends_of(
-    flow: Dataflow, uses: Sequence[Use], last: Collection[fx.Node], sites: Collection[fx.Node]
+    flow: Dataflow, uses: Sequence[Use], last: Collection[Node], sites: Collection[Node]
 ) -> dict[str, frozenset[str]]:
     """Where each weight is used.
 
@@ -58,8 +56,8 @@ def ends_of(
     return {name: frozenset(found) for name, found in ends.items()}
 
 
-def _by_node(uses: Iterable[Use]) -> dict[fx.Node, list[Use]]:
-    found: dict[fx.Node, list[Use]] = {}
+def _by_node(uses: Iterable[Use]) -> dict[Node, list[Use]]:
+    found: dict[Node, list[Use]] = {}
     for use in uses:
         found.setdefault(use.node, []).append(use)
     return found
@@ -69,10 +67,10 @@ def _grows(use: Use) -> bool:
     return bool(log_ratio(use.fan_in) or log_ratio(use.fan_out))
 
 
-def _first_stage(flow: Dataflow, at: Mapping[fx.Node, Sequence[Use]]) -> frozenset[fx.Node]:
+def _first_stage(flow: Dataflow, at: Mapping[Node, Sequence[Use]]) -> frozenset[Node]:
     """Values that are linear in weights which read the data, before any other weight."""
-    touched: set[fx.Node] = set()  # what any infinite weight has had a part in
-    stage: set[fx.Node] = set()
+    touched: set[Node] = set()  # what any infinite weight has had a part in
+    stage: set[Node] = set()
     for node in flow.ops:
         before = [n for n in node.all_input_nodes if n in touched]
         uses = [use for use in at.get(node, ()) if _grows(use)]
@@ -89,15 +87,15 @@ def _first_stage(flow: Dataflow, at: Mapping[fx.Node, Sequence[Use]]) -> frozens
     return frozenset(stage)
 
 
-def last_stage(flow: Dataflow, uses: Iterable[Use]) -> frozenset[fx.Node]:
+def last_stage(flow: Dataflow, uses: Iterable[Use]) -> frozenset[Node]:
     """Values that are linear in readouts, with no infinite value after them."""
     at = _by_node(uses)
-    inner: set[fx.Node] = set()  # before an infinite value
+    inner: set[Node] = set()  # before an infinite value
     for node in reversed(flow.ops):
         wide = any(log_ratio(size) for size in flow.ops[node].sizes)
         if wide or node in inner:
             inner.update(node.all_input_nodes)
-    stage: set[fx.Node] = set()
+    stage: set[Node] = set()
     for node, op in flow.ops.items():
         if node in inner or any(log_ratio(size) for size in op.sizes):
             continue
@@ -108,25 +106,25 @@ def last_stage(flow: Dataflow, uses: Iterable[Use]) -> frozenset[fx.Node]:
     return frozenset(stage)
 
 
-def _linear(node: fx.Node, stage: Sequence[fx.Node], weights: bool) -> bool:
+def _linear(node: Node, stage: Sequence[Node], weights: bool) -> bool:
     """Whether an operation is linear in what it reads of a stage, weights that it adds included."""
     if node.target is written or _name(node) in _MOVES or _name(node) == "getitem":
         return True
     return _name(node) in _PRODUCTS and len(stage) == 1 and not weights and node.args[0] is stage[0]
 
 
-def _name(node: fx.Node) -> str:
+def _name(node: Node) -> str:
     target = getattr(node.target, "overloadpacket", node.target)
     return str(getattr(target, "__name__", target))
 
 
 def attentions_of(
-    flow: Dataflow, uses: Iterable[Use], corrected: Iterable[fx.Node]
-) -> dict[fx.Node, bool]:
+    flow: Dataflow, uses: Iterable[Use], corrected: Iterable[Node]
+) -> dict[Node, bool]:
     """The softmaxes over products of activations, and whether a multiplier reaches each."""
     layers = {use.node for use in uses if use.how != "elementwise"}
     corrected = set(corrected)
-    found: dict[fx.Node, bool] = {}
+    found: dict[Node, bool] = {}
     for node in flow.ops:
         fused = _name(node).startswith("_scaled_dot_product")
         if not fused and _name(node) not in _SOFTMAX:
@@ -137,7 +135,7 @@ def attentions_of(
     return found
 
 
-def _upstream(node: fx.Node, layers: set[fx.Node]) -> set[fx.Node]:
+def _upstream(node: Node, layers: set[Node]) -> set[Node]:
     """An operation and what it is computed from, back to the layers and to other softmaxes."""
     reached, pending = {node}, [node]
     while pending:

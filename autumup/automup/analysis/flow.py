@@ -15,11 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from torch import fx
-
 from automup.analysis.dataflow import Dataflow, Op, Size, log_ratio, product
 from automup.analysis.views import Axis, View, held, infinite_dims, whole
-from automup.capture.recorder import written
+from automup.capture.graph import Node, written
 
 EPSILON = 1e-6
 A_LITTLE = 0.3
@@ -49,7 +47,7 @@ class State:
     log: float = 0.0
     kind: str = "activation"
     views: tuple[View, ...] = ()
-    origins: Mapping[fx.Node, Origin] = field(default_factory=dict)
+    origins: Mapping[Node, Origin] = field(default_factory=dict)
     odd: bool = False
 
     @property
@@ -65,7 +63,7 @@ class Use:
     """
 
     parameter: str
-    node: fx.Node
+    node: Node
     how: str
     in_dims: tuple[int, ...]
     fan_in: Size
@@ -78,9 +76,9 @@ class Use:
 class Fault:
     """A value that is not neutral where it must be."""
 
-    node: fx.Node
+    node: Node
     log: float
-    origins: Mapping[fx.Node, Origin]
+    origins: Mapping[Node, Origin]
     why: str
 
 
@@ -88,7 +86,7 @@ class Fault:
 class Opaque:
     """An operation that mixes an infinite axis in a way that no rule describes."""
 
-    node: fx.Node
+    node: Node
     reason: str
 
 
@@ -121,20 +119,20 @@ class Flow:
         rules: Mapping[Any, Rule],
         fallback: Rule,
         scales: Mapping[str, Scale],
-        corrections: Mapping[fx.Node, float] | None = None,
+        corrections: Mapping[Node, float] | None = None,
         before: Flow | None = None,
     ) -> None:
         self.dataflow = dataflow
         self.uses: list[Use] = []
         self.faults: list[Fault] = []
         self.opaque: list[Opaque] = []
-        self.selective: list[fx.Node] = []
+        self.selective: list[Node] = []
         self._rules, self._fallback = rules, fallback
         self._scales = scales
         self._given = dict(corrections or {})
         self._corrections = dict(self._given)
-        self._states: dict[fx.Node, State | list[State]] = {}
-        self._found: dict[fx.Node, tuple[list[Any], ...]] = {}
+        self._states: dict[Node, State | list[State]] = {}
+        self._found: dict[Node, tuple[list[Any], ...]] = {}
         moved = self._moved(before) if before else set()
         for node, op in dataflow.ops.items():
             if before and node not in moved and self._reads_the_same(node, before):
@@ -153,15 +151,15 @@ class Flow:
     def _lists(self) -> tuple[list[Any], ...]:
         return self.uses, self.faults, self.opaque, self.selective
 
-    def _moved(self, before: Flow) -> set[fx.Node]:
+    def _moved(self, before: Flow) -> set[Node]:
         """The operations whose own correction is another than before."""
         nodes = {*self._given, *before._given}
         return {n for n in nodes if self._given.get(n) != before._given.get(n)}
 
-    def _reads_the_same(self, node: fx.Node, before: Flow) -> bool:
+    def _reads_the_same(self, node: Node, before: Flow) -> bool:
         return all(self._states[n] is before._states[n] for n in node.all_input_nodes)
 
-    def _adopt(self, node: fx.Node, before: Flow) -> None:
+    def _adopt(self, node: Node, before: Flow) -> None:
         """Take an operation's state and what was found at it from the walk before."""
         self._states[node] = before._states[node]
         self._corrections.pop(node, None)
@@ -183,8 +181,8 @@ class Flow:
         if node.target is not written and self._is_constant(op, sources):
             return self.constant(op)
         if node.target is operator.getitem:
-            parts = self._states[node.args[0]]  # type: ignore[index]
-            return parts[node.args[1]] if isinstance(parts, list) else parts  # type: ignore
+            parts = self._states[node.args[0]]
+            return parts[node.args[1]] if isinstance(parts, list) else parts
         if node.target is written:
             return self.join(op, [self.state(n) for n in node.args])
         if any([s.odd for s in sources]):
@@ -198,14 +196,14 @@ class Flow:
         return known and (bool(sources) or op.fact.known)
 
     def _leaf(self, op: Op) -> State:
-        name = op.base.meta.get("parameter")
+        name = op.base.parameter
         if op.base.op == "placeholder" and op.fact.floating:
             return State()
         if name is None:
             return self.constant(op)
         return State(self.scale(name).log, "weight", (whole(name, op.sizes),))
 
-    def _check_outputs(self, node: fx.Node) -> None:
+    def _check_outputs(self, node: Node) -> None:
         """Outputs are read by people and losses: finite ones must be neutral.
 
         A feature vector that shrinks with its own width (a normalised embedding) is legitimate.
@@ -220,7 +218,7 @@ class Flow:
 
     def state(self, value: Any) -> State:
         """The state of an argument: a node's, or a known one for a number."""
-        if isinstance(value, fx.Node):
+        if isinstance(value, Node):
             state = self._states[value]
             return state if isinstance(state, State) else join_states(state)
         return State(0.0, "known")
@@ -230,12 +228,12 @@ class Flow:
         return self._scales.get(parameter, Scale())
 
     def sizes(self, value: Any) -> tuple[Size, ...]:
-        return self.dataflow.ops[value].sizes if isinstance(value, fx.Node) else ()
+        return self.dataflow.ops[value].sizes if isinstance(value, Node) else ()
 
     def constant_log(self, op: Op, position: int, name: str = "") -> float | None:
         """log2 ratio of a number, or of a known tensor of equal entries; None for anything else."""
         base, wide = op.number(position, name)
-        if isinstance(base, fx.Node):
+        if isinstance(base, Node):
             state = self.state(base)
             return state.log if state.kind == "known" else None
         return ratio_log(base, wide)
@@ -267,7 +265,7 @@ class Flow:
         powers = (4 * log / axis for axis in self.dataflow.growths)
         return any(abs(power - round(power)) < 1e-3 for power in powers)
 
-    def fault(self, node: fx.Node, state: State, why: str) -> None:
+    def fault(self, node: Node, state: State, why: str) -> None:
         self.faults.append(Fault(node, state.log, state.origins, why))
 
     def unknown(self, op: Op, reason: str) -> State:
@@ -319,7 +317,7 @@ class Flow:
 
     def consume(self, op: Op, value: Any) -> None:
         """The operation uses the weights in a value coordinate by coordinate: fan_in is 1."""
-        if isinstance(value, fx.Node) and self.state(value).views:
+        if isinstance(value, Node) and self.state(value).views:
             self.use(value, op, "elementwise", (), (1, 1))
 
     def join(self, op: Op, states: Sequence[State]) -> State:
@@ -392,7 +390,7 @@ def join_states(states: Sequence[State]) -> State:
     return State(top.log, kind, (), {} if top.neutral else origins)
 
 
-def scaled(state: State, node: fx.Node, log: float, kind: str, size: Size) -> State:
+def scaled(state: State, node: Node, log: float, kind: str, size: Size) -> State:
     """The state after this node multiplied it by something of the given log."""
     origins = dict(state.origins)
     if abs(log) > EPSILON and log != ZERO:

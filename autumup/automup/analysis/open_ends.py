@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import fx
 
 from automup.analysis.dataflow import Dataflow, Size, log_ratio
 from automup.analysis.ops import RULES
 from automup.analysis.ops.registry import USERS, arguments
 from automup.analysis.sites import Analysis
 from automup.analysis.weights import WeightSummary
+from automup.capture.graph import Node
 from automup.overrides import growing_dims, is_square, suggestion
 from automup.plan import Unresolved
 
@@ -74,11 +74,11 @@ def _of_operations(
         yield item, [], _before(fault.node)
 
 
-def _op_text(node: fx.Node) -> str:
+def _op_text(node: Node) -> str:
     return str(node.target).removeprefix("aten.")
 
 
-def _registration(node: fx.Node, weighted: bool) -> str:
+def _registration(node: Node, weighted: bool) -> str:
     """The call that gives the operation a rule, with the rule that is likely."""
     if not isinstance(node.target, torch._ops.OpOverload):
         return ""
@@ -112,13 +112,13 @@ def _growing(analyses: Sequence[Analysis]) -> dict[str, tuple[Size, ...]]:
     found: dict[str, tuple[Size, ...]] = {}
     for analysis in analyses:
         for node, op in analysis.dataflow.ops.items():
-            name = node.meta.get("parameter")
+            name = node.parameter
             if name and any(map(log_ratio, op.sizes)):
                 found[name] = op.sizes
     return found
 
 
-def _reads(dataflow: Dataflow, node: fx.Node) -> tuple[list[str], int]:
+def _reads(dataflow: Dataflow, node: Node) -> tuple[list[str], int]:
     """The weights that an operation reads, and how many activations.
 
     A weight is read as it is, or through values computed from weights alone.
@@ -126,24 +126,24 @@ def _reads(dataflow: Dataflow, node: fx.Node) -> tuple[list[str], int]:
     names: list[str] = []
     pending, seen = [*node.all_input_nodes], {node}
     fed = _fed(dataflow)
-    activations = sum(n in fed and n.meta["fact"].floating for n in arguments(node))
+    activations = sum(n in fed and n.fact.floating for n in arguments(node))
     while pending:
         source = pending.pop(0)
         if source in seen or source in fed:
             continue
         seen.add(source)
-        if source.meta.get("parameter"):
-            names.append(source.meta["parameter"])
+        if source.parameter:
+            names.append(source.parameter)
         pending += source.all_input_nodes
     return names, activations
 
 
-def _before(node: fx.Node) -> list[str]:
+def _before(node: Node) -> list[str]:
     """The weights of the layer nearest before an operation."""
     pending, seen = [*node.all_input_nodes], {node}
     while pending:
         source = pending.pop(0)
-        names = [n.meta.get("parameter") for n in _through_views(source)]
+        names = [n.parameter for n in _through_views(source)]
         if any(names):
             return sorted(name for name in names if name)[::-1]
         pending += [n for n in source.all_input_nodes if n not in seen]
@@ -151,7 +151,7 @@ def _before(node: fx.Node) -> list[str]:
     return []
 
 
-def _through_views(node: fx.Node) -> Iterator[fx.Node]:
+def _through_views(node: Node) -> Iterator[Node]:
     """What an operation reads, itself or through operations that read nothing else."""
     for source in node.all_input_nodes:
         while len(source.all_input_nodes) == 1:
@@ -159,9 +159,9 @@ def _through_views(node: fx.Node) -> Iterator[fx.Node]:
         yield source
 
 
-def _fed(dataflow: Dataflow) -> set[fx.Node]:
+def _fed(dataflow: Dataflow) -> set[Node]:
     """The values that have an input of the model in them."""
-    found: set[fx.Node] = set()
+    found: set[Node] = set()
     for node in dataflow.ops:
         if node.op == "placeholder" or not found.isdisjoint(node.all_input_nodes):
             found.add(node)
@@ -170,7 +170,7 @@ def _fed(dataflow: Dataflow) -> set[fx.Node]:
 
 def place_of_node(node: Any) -> str:
     """file:line:column of the innermost frame of the user's that ran an operation."""
-    frames = node.meta["fact"].frames if "fact" in node.meta else ()
+    frames = node.fact.frames
     return str(frames[0].span) if frames else ""
 
 

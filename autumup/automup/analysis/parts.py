@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import fx
 
 from automup.analysis.dataflow import Dataflow, Op, Size, log_ratio, product
 from automup.analysis.flow import EPSILON, Use
+from automup.capture.graph import Node
 
 Range = tuple[Size, Size]
 """First row and row after the last."""
@@ -83,7 +83,7 @@ def parts_of(
 ) -> dict[str, Parts]:
     """The parts of every weight whose written axis is cut; what is read whole is left out."""
     whole: dict[str, Size] = {}
-    writers: dict[fx.Node, dict[Strand, None]] = {}
+    writers: dict[Node, dict[Strand, None]] = {}
     for use in uses:
         written = [s for d, s in enumerate(shapes[use.parameter]) if d not in use.in_dims]
         axes = [size for size in written if log_ratio(size)]
@@ -94,11 +94,9 @@ def parts_of(
     return {weight: parts for weight, parts in found.items() if parts != Parts()}
 
 
-def _reads(
-    dataflow: Dataflow, writers: Mapping[fx.Node, Iterable[Strand]]
-) -> dict[str, set[Range]]:
+def _reads(dataflow: Dataflow, writers: Mapping[Node, Iterable[Strand]]) -> dict[str, set[Range]]:
     """The ranges of each weight's rows that some operation reads as one axis."""
-    carried: dict[fx.Node, Bundles] = {}
+    carried: dict[Node, Bundles] = {}
     seen: Seen = {}
     for node, op in dataflow.ops.items():
         result: Bundles = {}
@@ -113,7 +111,7 @@ def _reads(
                     _see(seen, step.strand, weights)
         if result and op.base.target is _aten.cat.default:
             result = _joined(op, result, seen)
-        for strand, weights in result.items() if not node.users else ():
+        for strand, weights in result.items() if not dataflow.readers(node) else ():
             _see(seen, strand, weights)
         if result:
             carried[node] = result
@@ -155,7 +153,7 @@ class _Step:
     alive: bool = True
 
 
-def _after(dataflow: Dataflow, op: Op, source: fx.Node, strand: Strand) -> _Step:
+def _after(dataflow: Dataflow, op: Op, source: Node, strand: Strand) -> _Step:
     if op.base.target is operator.getitem:
         return _split_part(dataflow, op, source, strand)
     packet = getattr(op.base.target, "overloadpacket", None)
@@ -185,9 +183,9 @@ def _only(sizes: Sequence[Size], size: Size) -> int | None:
     return found[0] if len(found) == 1 else None
 
 
-def _split_part(dataflow: Dataflow, op: Op, source: fx.Node, strand: Strand) -> _Step:
+def _split_part(dataflow: Dataflow, op: Op, source: Node, strand: Strand) -> _Step:
     """One output of a split along the strand's axis; of anything else that has several, all."""
-    split, index = dataflow.ops[source], int(op.base.args[1])  # type: ignore[arg-type]
+    split, index = dataflow.ops[source], int(op.base.args[1])
     if getattr(source.target, "overloadpacket", None) not in _SPLITS:
         return _Step(strand, alive=_only(op.sizes, strand.extent) is not None)
     before = dataflow.ops[split.arg(0)].sizes
@@ -203,7 +201,7 @@ def _split_part(dataflow: Dataflow, op: Op, source: fx.Node, strand: Strand) -> 
 
 def _piece(dataflow: Dataflow, op: Op, strand: Strand, dim: int, rank: int) -> _Step | None:
     """What a slice, a select or an index takes of the strand's axis; None along another axis."""
-    packet = op.base.target.overloadpacket  # type: ignore[union-attr]
+    packet = op.base.target.overloadpacket
     if packet is _aten.index:
         indices = op.arg(1)
         if dim >= len(indices) or indices[dim] is None:

@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from torch import fx
-
 from automup.analysis.dataflow import Dataflow, Op, Size, log_ratio
 from automup.analysis.ends import attentions_of, ends_of, last_stage
 from automup.analysis.flow import EPSILON, Fault, Flow, Opaque, Origin
 from automup.analysis.ops import RULES, fallback_for
 from automup.analysis.parts import parts_of
 from automup.analysis.weights import WeightSummary, alike, summarise
+from automup.capture.graph import Node
 from automup.capture.source import Frame
 from automup.overrides import Fans
 
@@ -42,7 +41,7 @@ class Correction:
     """Whether it is a readout after which nothing infinite comes."""
 
     @property
-    def node(self) -> fx.Node:
+    def node(self) -> Node:
         """The operation in the base's graph."""
         return self.op.base
 
@@ -64,14 +63,14 @@ class Correction:
     @property
     def outside_library(self) -> bool:
         """Whether user code computes it: directly, or by calling the layer that is the readout."""
-        library: Sequence[str] = self.node.meta["fact"].library
+        library: Sequence[str] = self.node.fact.library
         of_one_layer = len({name.rpartition(".")[0] for name in library}) == 1
         called = len(library) == 1 or (of_one_layer and "." in library[0])
         return not library or (self.kind == "readout" and called)
 
     @property
     def frames(self) -> tuple[Frame, ...]:
-        frames: tuple[Frame, ...] = self.node.meta["fact"].frames
+        frames: tuple[Frame, ...] = self.node.fact.frames
         return frames
 
 
@@ -84,11 +83,11 @@ class Analysis:
     corrections: tuple[Correction, ...]
     faults: tuple[Fault, ...]
     opaque: tuple[Opaque, ...]
-    selective: tuple[fx.Node, ...] = ()
+    selective: tuple[Node, ...] = ()
     """The decays of selective state spaces, for which the theory is disputed."""
     grows: bool = True
     """Whether any axis of any value is infinite."""
-    attentions: Mapping[fx.Node, bool] = field(default_factory=dict)
+    attentions: Mapping[Node, bool] = field(default_factory=dict)
     """The softmaxes over products of activations, and whether a correction reaches each."""
 
     def alone(self) -> Analysis:
@@ -124,8 +123,8 @@ def analyse(
     scales = {name: summary.scale for name, summary in weights.items()}
     if not alike(guess, scales):
         flow = Flow(dataflow, RULES, fallback, scales)
-    chosen: dict[fx.Node, Correction] = {}
-    revised: set[fx.Node] = set()
+    chosen: dict[Node, Correction] = {}
+    revised: set[Node] = set()
     while flow.faults and _correct(chosen, revised, dataflow, flow.faults):
         shifts = {node: c.log for node, c in chosen.items()}
         flow = Flow(dataflow, RULES, fallback, scales, shifts, before=flow)
@@ -150,8 +149,8 @@ def analyse(
 
 
 def _correct(
-    chosen: dict[fx.Node, Correction],
-    revised: set[fx.Node],
+    chosen: dict[Node, Correction],
+    revised: set[Node],
     dataflow: Dataflow,
     faults: Sequence[Fault],
 ) -> bool:
@@ -161,7 +160,7 @@ def _correct(
     is left in the next round (other corrections met it too) revises the same one, once; what is
     then left (others share it that need something else) goes to an origin of its own.
     """
-    now: dict[fx.Node, Correction] = {}
+    now: dict[Node, Correction] = {}
     for fault in faults:
         origins = {n: o for n, o in fault.origins.items() if abs(o.degree) > EPSILON}
         if any(node in now for node in origins):
@@ -181,7 +180,7 @@ def _correct(
 
 
 def _correction(
-    dataflow: Dataflow, fault: Fault, origins: Mapping[fx.Node, Origin], node: fx.Node
+    dataflow: Dataflow, fault: Fault, origins: Mapping[Node, Origin], node: Node
 ) -> Correction:
     log = -fault.log / origins[node].degree
     size = _axis(dataflow, origins, node, log)
@@ -200,8 +199,8 @@ _PREFERENCE = ("constant", "contraction", "tied", "sum")
 
 
 def _preferred(
-    dataflow: Dataflow, nodes: Iterable[fx.Node], origins: Mapping[fx.Node, Origin]
-) -> fx.Node | None:
+    dataflow: Dataflow, nodes: Iterable[Node], origins: Mapping[Node, Origin]
+) -> Node | None:
     """The author's constant before a contraction before a sum; the latest of a kind."""
     for kind in _PREFERENCE:
         found = [n for n in nodes if n in origins and origins[n].kind == kind]
@@ -210,9 +209,7 @@ def _preferred(
     return None
 
 
-def _axis(
-    dataflow: Dataflow, origins: Mapping[fx.Node, Origin], chosen: fx.Node, log: float
-) -> Size:
+def _axis(dataflow: Dataflow, origins: Mapping[Node, Origin], chosen: Node, log: float) -> Size:
     """The axis that the multiplier is a power of: a contracted one where there is one.
 
     A constant may scale a value in which no infinite axis is left (attention logits): then it is
@@ -230,7 +227,7 @@ def _axis(
     return (1, 1)
 
 
-def _upstream(dataflow: Dataflow, node: fx.Node) -> Iterator[fx.Node]:
+def _upstream(dataflow: Dataflow, node: Node) -> Iterator[Node]:
     """The values that a value comes from, nearest first; then all that ran before it."""
     pending, seen = [node], {node}
     while pending:
@@ -269,19 +266,19 @@ def _why(fault: Fault) -> str:
     return f"{cause}; {fault.why}"
 
 
-def _tied(origins: Mapping[fx.Node, Origin]) -> tuple[str, str]:
+def _tied(origins: Mapping[Node, Origin]) -> tuple[str, str]:
     """The weight of a readout, and the module that reads it."""
     for node, origin in origins.items():
         if origin.kind == "tied":
-            return _weight_of(node), node.meta["fact"].module
+            return _weight_of(node), node.fact.module
     return "", ""
 
 
-def _weight_of(node: fx.Node) -> str:
+def _weight_of(node: Node) -> str:
     pending = list(node.all_input_nodes)
     while pending:
         source = pending.pop()
-        name = source.meta.get("parameter")
+        name = source.parameter
         if name:
             return str(name)
         if len(source.all_input_nodes) == 1:

@@ -7,7 +7,7 @@ can be set when it is built, ``knobs`` finds those that are width, ``widths`` bu
 How: ``meta`` runs code without allocating weights (``reads`` answers for the values that it reads,
 ``results`` remembers what was computed, ``tensors`` knows what operations read and write), ``real``
 runs it where that will not do, ``init_laws`` records how the constructor draws
-them and ``laws`` makes formulas of that, ``recorder`` writes the operations into a ``torch.fx``
-graph, ``source`` says where they stand, ``trace`` puts these together, ``variants`` runs the model
+them and ``laws`` makes formulas of that, ``recorder`` writes the operations down as a
+``graph`` of values, ``source`` says where they stand, ``trace`` puts these together, ``variants`` runs the model
 in more ways, so that its branches are seen, ``raised`` words what the user's code raised.
 """

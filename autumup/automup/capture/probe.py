@@ -48,15 +48,14 @@ def shapes_of(trace: Trace) -> tuple[Any, Any, frozenset[str]]:
     live: set[Any] = set()
     kernels: set[str] = set()
     activations: list[tuple[int, ...]] = []
-    for node in trace.graph.nodes:
-        fact = node.meta.get("fact")
+    for node in trace.nodes:
         inputs = node.all_input_nodes
         if node.op == "placeholder" or any(n in live for n in inputs):
             live.add(node)
-            if fact is not None and fact.floating:
-                activations.append(fact.shape)
+            if node.fact.floating:
+                activations.append(node.fact.shape)
         if node.op == "call_function" and node.target is torch.ops.aten.convolution.default:
-            kernels.update(n.meta["parameter"] for n in inputs[1:2] if n.meta.get("parameter"))
-    output = next(n for n in reversed(trace.graph.nodes) if n.op == "output")
-    shapes = tuple(n.meta["fact"].shape for n in output.all_input_nodes)
+            kernels.update(n.parameter for n in inputs[1:2] if n.parameter)
+    output = next(n for n in reversed(trace.nodes) if n.op == "output")
+    shapes = tuple(n.fact.shape for n in output.all_input_nodes)
     return tuple(activations), shapes, frozenset(kernels)

@@ -1,34 +1,31 @@
-"""The recorder: every aten operation of a forward pass as a node of a ``torch.fx.Graph``.
+"""The recorder: every aten operation of a forward pass as a :class:`Node`.
 
-Parameters, buffers and constants are ``get_attr`` nodes, inputs are placeholders. What the
-analysis needs of a node is in ``node.meta["fact"]``, a frozen :class:`Fact`. Writes in place give
-new nodes; a read of a tensor whose storage was written through another view gives a node
+Parameters, buffers and constants are ``get_attr`` nodes, inputs are placeholders. Writes in place
+give new nodes; a read of a tensor whose storage was written through another view gives a node
 :func:`written` that joins them, so the graph is in single-assignment form.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import operator
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import nn
 from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
 )
 from torch.utils._pytree import tree_leaves
 
+from automup.capture.graph import Fact, Node, written
 from automup.capture.ground import Execute
 from automup.capture.meta import MetaMode
 from automup.capture.real import RealMode
 from automup.capture.source import (
-    Frame,
     call_stack,
     first_argument,
     frame_of,
@@ -38,46 +35,16 @@ from automup.capture.tensors import storage_of, traits_of, written_tensors
 from automup.errors import CaptureError
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """What a node's value is and where it was computed.
-
-    ``value`` is the root mean square of a known tensor (None: unknown) and ``peak`` its largest
-    entry; ``known`` says that no
-    parameter and no random draw had a part in it; ``scopes`` are the sizes that the source can name
-    at each of ``frames``, ``owners`` the modules that are ``self`` there, ``library`` the functions
-    of torch.nn between the operation and the innermost frame; ``derived``: computed by a backward
-    pass inside of the forward pass.
-    """
-
-    shape: tuple[int, ...]
-    floating: bool
-    known: bool = False
-    value: float | None = None
-    peak: float | None = None
-    module: str = ""
-    frames: tuple[Frame, ...] = ()
-    scopes: tuple[Mapping[str, Any], ...] = field(default=(), compare=False)
-    owners: tuple[str, ...] = ()
-    library: tuple[str, ...] = ()
-    derived: bool = False
-
-
-def written(tensor: Any, *writes: Any) -> Any:
-    """Marks a tensor whose storage was written through other views (never executed)."""
-    raise NotImplementedError
-
-
 class GraphRecorder:
-    """Records operations into ``graph`` while a model runs under a meta or a real mode."""
+    """Records operations into ``nodes`` while a model runs under a meta or a real mode."""
 
     def __init__(self, model: nn.Module, ground: MetaMode | RealMode) -> None:
-        self.graph = fx.Graph()
+        self.nodes: list[Node] = []
         self._ground = ground
         self._modules = {id(m): n for n, m in model.named_modules()}
         self._stack: list[str] = []
-        self._nodes: dict[int, tuple[fx.Node, int]] = {}
-        self._writes: dict[int, list[fx.Node]] = {}
+        self._nodes: dict[int, tuple[Node, int]] = {}
+        self._writes: dict[int, list[Node]] = {}
         self._unindexed: list[torch.Tensor] = []
         self._views: dict[int, list[torch.Tensor]] = {}
         self._scopes: dict[Any, Mapping[str, Any]] = {}
@@ -93,18 +60,12 @@ class GraphRecorder:
         """Declare an input of the model."""
         self._leaf("placeholder", name, tensor)
 
-    def _leaf(
-        self, op: str, name: str, tensor: torch.Tensor, is_parameter: bool = False
-    ) -> fx.Node:
-        make = self.graph.placeholder if op == "placeholder" else self._get_attr
-        node = make(name)
-        node.meta["fact"] = self._fact(tensor, known=not is_parameter)
-        node.meta["parameter"] = name if is_parameter else None
+    def _leaf(self, op: str, name: str, tensor: torch.Tensor, is_parameter: bool = False) -> Node:
+        fact = self._fact(tensor, known=not is_parameter)
+        node = Node(op, name, fact=fact, parameter=name if is_parameter else None)
+        self.nodes.append(node)
         self._register(tensor, node)
         return node
-
-    def _get_attr(self, name: str) -> fx.Node:
-        return self.graph.create_node("get_attr", name, name="w_" + name.replace(".", "_"))
 
     def outputs(self, result: Any) -> None:
         """Declare what the model returned; tensors in unknown objects are found in their fields."""
@@ -114,22 +75,23 @@ class GraphRecorder:
                 f"forward returns no floating-point tensor ({type(result).__name__}).",
                 fix="Pass inputs with which it returns what is trained on.",
             )
-        nodes = [self._node(t) for t in found]
-        self.graph.output(tuple(nodes))
+        nodes = tuple([self._node(t) for t in found])
+        self.nodes.append(Node("output", "output", (nodes,), inputs=tuple(dict.fromkeys(nodes))))
 
     # --- operations ---------------------------------------------------------------------------
 
     def _watch(
         self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], execute: Execute
     ) -> Any:
-        node_args = self._argument(args)
-        node_kwargs = self._argument(kwargs) if kwargs else {}
+        read: list[Node] = []
+        node_args = self._argument(args, read)
+        node_kwargs = self._argument(kwargs, read) if kwargs else None
         self._keep += (args, kwargs)  # alive, so that no id is used twice while recording
         out = execute(func, args, kwargs)
         if func in _COPIES and isinstance(out, torch.Tensor) and out.dtype == args[0].dtype:
             self._register(out, node_args[0])  # a copy, or not: that may depend on the strides
             return out
-        node = self._call(func, node_args, node_kwargs)
+        node = self._call(func, node_args, node_kwargs, read)
         place = self._place(func)
         self._bind(out, node, place)
         if traits_of(func).writes:
@@ -137,25 +99,25 @@ class GraphRecorder:
                 self._write(tensor, node, out, place)
         return out
 
-    def _argument(self, value: Any) -> Any:
-        """An argument with nodes for tensors."""
+    def _argument(self, value: Any, read: list[Node]) -> Any:
+        """An argument with nodes for tensors, which are added to those that are read."""
         kind = type(value)
         if kind in _PLAIN:
             return value
         if isinstance(value, torch.Tensor):
-            return self._node(value)
+            node = self._node(value)
+            read.append(node)
+            return node
         if isinstance(value, tuple | list):
-            return kind([self._argument(item) for item in value])
+            return kind([self._argument(item, read) for item in value])
         if isinstance(value, dict):
-            return {key: self._argument(item) for key, item in value.items()}
+            return {key: self._argument(item, read) for key, item in value.items()}
         return _plain(value)
 
-    def _call(self, func: Any, args: Any, kwargs: Any = None) -> fx.Node:
-        """A new node. fx looks through arguments given to ``create_node`` for symbols: not ours."""
-        node = self.graph.create_node("call_function", func, name=_name_of(func))
-        node.args = args
-        if kwargs:
-            node.kwargs = kwargs
+    def _call(self, func: Any, args: Any, kwargs: Any, read: Sequence[Node]) -> Node:
+        once = tuple(dict.fromkeys(read)) if len(read) > 1 else tuple(read)
+        node = Node("call_function", func, args, kwargs, once)
+        self.nodes.append(node)
         return node
 
     def _place(self, func: Any) -> dict[str, Any]:
@@ -183,36 +145,36 @@ class GraphRecorder:
             owner = self._owners[frame] = self._modules.get(id(first_argument(frame)), "?")
         return owner
 
-    def _bind(self, out: Any, node: fx.Node, place: dict[str, Any]) -> None:
+    def _bind(self, out: Any, node: Node, place: dict[str, Any]) -> None:
         if isinstance(out, torch.Tensor):
-            node.meta["fact"] = self._fact(out, **place)
+            node.fact = self._fact(out, **place)
             self._register(out, node)
             return
-        node.meta["fact"] = Fact((), False, **place)
+        node.fact = Fact((), False, **place)
         for i, item in enumerate(out if isinstance(out, list | tuple) else ()):
             if isinstance(item, torch.Tensor | list | tuple):
-                part = self._call(operator.getitem, (node, i))
+                part = self._call(operator.getitem, (node, i), None, (node,))
                 self._bind(item, part, place)
 
-    def _write(self, tensor: torch.Tensor, node: fx.Node, out: Any, place: Any) -> None:
+    def _write(self, tensor: torch.Tensor, node: Node, out: Any, place: Any) -> None:
         """The tensor, and every view of its storage, now holds what the node computed."""
         if out is not tensor:
             node = self._nodes[id(out)][0] if isinstance(out, torch.Tensor) else node
-        if node.meta["fact"].shape != tuple(tensor.shape):
-            node.meta["fact"] = self._fact(tensor, **place)
+        if node.fact.shape != tuple(tensor.shape):
+            node.fact = self._fact(tensor, **place)
         writes = self._writes.setdefault(storage_of(tensor), [])
         writes.append(node)
         self._register(tensor, node)
 
     # --- tensors and nodes ----------------------------------------------------------------------
 
-    def _register(self, tensor: torch.Tensor, node: fx.Node) -> None:
+    def _register(self, tensor: torch.Tensor, node: Node) -> None:
         seen = len(self._writes.get(storage_of(tensor), ())) if self._writes else 0
         self._nodes[id(tensor)] = (node, seen)
         self._unindexed.append(tensor)
         self._keep.append(tensor)
 
-    def _node(self, tensor: torch.Tensor) -> fx.Node:
+    def _node(self, tensor: torch.Tensor) -> Node:
         """The node that holds a tensor's present value."""
         if id(tensor) not in self._nodes and not self._adopt(tensor):
             self._constants += 1
@@ -220,8 +182,8 @@ class GraphRecorder:
         node, seen = self._nodes[id(tensor)]
         pending = self._writes.get(storage_of(tensor), [])[seen:] if self._writes else ()
         if pending:
-            joined = self._call(written, (node, *pending))
-            joined.meta["fact"] = self._fact(tensor)
+            joined = self._call(written, (node, *pending), None, (node, *pending))
+            joined.fact = self._fact(tensor)
             self._register(tensor, joined)
             return joined
         return node
@@ -295,14 +257,8 @@ _MAY_BE_SITES = frozenset(
 _PLAIN = frozenset({int, float, bool, str, complex, type(None), torch.dtype, torch.device})
 
 
-@functools.cache
-def _name_of(func: Any) -> str:
-    """The name that fx would give a node of this operation."""
-    return fx.Graph()._target_to_str(func)
-
-
 def _plain(value: Any) -> Any:
-    """A non-tensor argument as fx allows it."""
+    """A non-tensor argument as it is told of."""
     if value is None or isinstance(value, int | float | bool | str | complex):
         return value
     if isinstance(value, torch.dtype | torch.device | torch.memory_format | torch.layout):

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import nn
 from torch.nn.parameter import is_lazy
 
 from automup.capture.caches import forget_tensors, without_caches
 from automup.capture.draws import Draw, draw_of
 from automup.capture.flex import opened_flex_attention
+from automup.capture.graph import Node
 from automup.capture.guest import one_process
 from automup.capture.init_laws import UNKNOWN, InitRecorder, Law
 from automup.capture.meta import SHADOW_LIMIT, without_weights
@@ -84,7 +85,7 @@ class Build:
 class Trace:
     """What one run recorded. ``lines`` are the executed lines of user files."""
 
-    graph: fx.Graph
+    nodes: tuple[Node, ...]
     guesses: tuple[Guess, ...]
     lines: frozenset[tuple[str, int]]
 
@@ -196,7 +197,7 @@ class Workshop:
             with recorder.recording(), mode.recording_lines(lines) if record_lines else _nothing():
                 result = model(*args, **kwargs)
             recorder.outputs(result)
-        return Trace(recorder.graph, tuple(mode.guesses), frozenset(lines))
+        return Trace(tuple(recorder.nodes), tuple(mode.guesses), frozenset(lines))
 
     def scout(self, variant: Variant, inputs: Inputs) -> frozenset[tuple[str, int]]:
         """The lines of user files that one forward pass executes; nothing else is recorded."""

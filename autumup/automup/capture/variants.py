@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import fx, nn
+from torch import nn
 
 from automup.analysis.dataflow import align, contains
+from automup.capture.graph import Node
 from automup.capture.source import is_user_file
 from automup.capture.trace import Inputs, Trace, Variant, Workshop
 from automup.errors import CaptureError
@@ -62,7 +63,7 @@ def explore(
     weights = _weights(shop)
     tried: set[str] = set()
     training = _run(shop_for, Variant(training=True), inputs_for, weights)
-    if training is not None and not _same_graph(first.graph, training.graph):
+    if training is not None and not _do_the_same(first.nodes, training.nodes):
         kept.append((Variant(training=True), training))
         lines |= training.lines
     found = True
@@ -120,7 +121,7 @@ def absorbed(reached: Sequence[tuple[Variant, Trace]]) -> tuple[tuple[Variant, T
             and longer is not trace
             and set(variant.extra) <= set(other.extra)
             and trace.lines <= longer.lines.union(*(t.lines for _, t in kept if t is not trace))
-            and contains(longer.graph, trace.graph)
+            and contains(longer.nodes, trace.nodes)
             for other, longer in kept
         ):
             kept.remove(item)
@@ -168,7 +169,7 @@ def _run(
         return None
 
 
-def _same_graph(a: fx.Graph, b: fx.Graph) -> bool:
+def _do_the_same(a: Sequence[Node], b: Sequence[Node]) -> bool:
     try:
         align(a, b)
     except CaptureError:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
-from torch import fx, nn
+from torch import nn
+from automup.capture.graph import Node
 
 from automup.capture.inputs import InputMaker
 from automup.capture.trace import Variant
@@ -68,10 +69,10 @@ def _is_wide(narrow: fx.Graph, wide: fx.Graph) -> bool:
 def _growing(narrow: fx.Graph, wide: fx.Graph) -> Iterator[tuple[int, bool]]:
     for a, b in zip(narrow.nodes, wide.nodes, strict=True):
         if "fact" in a.meta and "fact" in b.meta:
-            shapes = a.meta["fact"].shape, b.meta["fact"].shape
+            shapes = a.fact.shape, b.fact.shape
             for small, large in zip(*shapes, strict=False):
                 if small < large:
-                    yield small, bool(a.meta.get("parameter"))
+                    yield small, bool(a.parameter)
 
 
 def default_widths(models: Models) -> tuple[float, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from torch import fx
+from automup.capture.graph import Node
 
 from automup.analysis.comparison import Spot
 from automup.analysis.sites import Correction
@@ -64,21 +64,21 @@ def _weight_beside(correction: Correction, roles: Mapping[str, Role]) -> str | N
     return None
 
 
-def _behind(node: fx.Node) -> list[fx.Node]:
+def _behind(node: Node) -> list[Node]:
     return list(node.users)
 
 
-def _before(node: fx.Node) -> list[fx.Node]:
+def _before(node: Node) -> list[Node]:
     return list(node.all_input_nodes)
 
 
-def _readout_read_by(node: fx.Node, roles: Mapping[str, Role]) -> str | None:
+def _readout_read_by(node: Node, roles: Mapping[str, Role]) -> str | None:
     """The readout that an operation contracts, perhaps through a view of it."""
     for source in node.all_input_nodes if node.op == "call_function" else ():
         current = source
         while current.op == "call_function" and len(current.all_input_nodes) == 1:
             current = current.all_input_nodes[0]
-        name = current.meta.get("parameter")
+        name = current.parameter
         if name and roles.get(name) is Role.OUTPUT:
             return str(name)
     return None

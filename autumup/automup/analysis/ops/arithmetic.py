@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from torch import fx
 
 from automup.analysis.dataflow import Op
 from automup.analysis.flow import Flow, State, multiplied, powered, scaled
@@ -19,6 +18,7 @@ from automup.analysis.ops.registry import (
     widest,
 )
 from automup.analysis.ops.statistics import is_entries, is_statistic
+from automup.capture.graph import Node
 
 
 @rule("add", "sub", "rsub", "lerp", "maximum", "minimum", "where", "masked_fill", "hypot",
@@ -48,7 +48,7 @@ def _div(flow: Flow, op: Op) -> State:
 def _product(flow: Flow, op: Op, sign: float) -> State:
     """Logs add; a constant adds the log of its own ratio between the two widths."""
     a, b = op.arg(0), op.arg(1)
-    views = flow.elementwise_uses(op, [x for x in (a, b) if isinstance(x, fx.Node)])
+    views = flow.elementwise_uses(op, [x for x in (a, b) if isinstance(x, Node)])
     for position, value, direction in ((1, a, sign), (0, b, 1.0)):
         log = flow.constant_log(op, position)
         if log is not None and flow.state(op.arg(position)).kind == "known":

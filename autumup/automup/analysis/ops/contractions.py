@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from torch import fx
-
 from automup.analysis.dataflow import Op, Size, log_ratio, product
 from automup.analysis.flow import ZERO, Flow, State, multiplied, ratio_log, scaled
 from automup.analysis.ops.products import Operand, bilinear_statistic, weight_times_weight
 from automup.analysis.ops.registry import picks_by_value, rule, widest
 from automup.analysis.views import Axis, mapped, repeated
+from automup.capture.graph import Node
 
 
 def contract(
@@ -224,7 +223,7 @@ def _index(flow: Flow, op: Op) -> State:
         return looked_up(flow, op, source)
     indices = op.arg(1)
     leading = isinstance(indices, list | tuple) and len(indices) == 1
-    if not leading or not isinstance(indices[0], fx.Node):
+    if not leading or not isinstance(indices[0], Node):
         return replace(state, views=tuple(v.with_axes(None) for v in state.views))
     added = op.sizes[: len(op.sizes) - len(flow.sizes(source)) + 1]
 

@@ -10,12 +10,12 @@ from functools import partial, singledispatch
 from typing import Any
 
 import torch
-from torch import fx
 
 from automup.analysis.dataflow import Op, log_ratio, product
 from automup.analysis.flow import Flow, State, powered, scaled
 from automup.analysis.ops import contractions
 from automup.analysis.ops.registry import RULES, USERS, floating_inputs, forget, kind_of, short_name
+from automup.capture.graph import Node
 from automup.errors import UsageError
 from automup.op import (
     Contraction,
@@ -135,7 +135,7 @@ def _result(rule: OpRule, flow: Flow, op: Op) -> State:
 
 
 def _argument(op: Op, argument: int | str) -> Any:
-    names = [a.name for a in op.base.target._schema.arguments]  # type: ignore[union-attr]
+    names = [a.name for a in op.base.target._schema.arguments]
     position = names.index(argument) if isinstance(argument, str) else argument
     return op.arg(position, names[position])
 
@@ -150,7 +150,7 @@ def _beside(flow: Flow, op: Op, *named: Any) -> None:
 
 def _lost(flow: Flow, op: Op, values: Sequence[Any]) -> State | None:
     """Refuses a rule that keeps axes, where an argument has an infinite one that no result has."""
-    parts = [n for n in op.base.users if n.target is operator.getitem]
+    parts = [n for n in flow.dataflow.readers(op.base) if n.target is operator.getitem]
     kept = {size for n in parts or [op.base] for size in flow.sizes(n)}
     for size in (size for value in values for size in flow.sizes(value)):
         if log_ratio(size) and size not in kept:
@@ -221,7 +221,7 @@ def _contraction(rule: Contraction, flow: Flow, op: Op) -> State:
 
 def _count(flow: Flow, value: Any, dims: tuple[int, ...]) -> tuple[int, int] | None:
     sizes = flow.sizes(value)
-    if not isinstance(value, fx.Node) or any(not -len(sizes) <= d < len(sizes) for d in dims):
+    if not isinstance(value, Node) or any(not -len(sizes) <= d < len(sizes) for d in dims):
         return None
     return product(sizes[d] for d in dims)
 

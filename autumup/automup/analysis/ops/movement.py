@@ -6,13 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import fx
 
 from automup.analysis.dataflow import Op, Size, log_ratio, product
 from automup.analysis.flow import EPSILON, Flow, State, scaled
 from automup.analysis.ops.registry import floating_inputs, rule
 from automup.analysis.ops.statistics import is_statistic
 from automup.analysis.views import Axis, expanded, mapped, repeated, reshaped, resized
+from automup.capture.graph import Node
 
 
 @rule("view", "_unsafe_view", "reshape", "squeeze", "unsqueeze", "alias", "detach", "clone",
@@ -124,7 +124,9 @@ def _unbind(flow: Flow, op: Op) -> list[State]:
 
 def _part_sizes(flow: Flow, op: Op) -> list[tuple[Size, ...]]:
     """The sizes of the parts of an operation that returns several tensors."""
-    parts: dict[Any, tuple[Size, ...]] = {n.args[1]: flow.sizes(n) for n in op.base.users}
+    parts: dict[Any, tuple[Size, ...]] = {
+        n.args[1]: flow.sizes(n) for n in flow.dataflow.readers(op.base)
+    }
     whole: tuple[Size, ...] = flow.sizes(op.arg(0))
     return [parts.get(i, whole) for i in range(max(parts, default=-1) + 1)]
 
@@ -132,7 +134,7 @@ def _part_sizes(flow: Flow, op: Op) -> list[tuple[Size, ...]]:
 # entries of several tensors side by side, or on a new dimension
 @rule("cat", "stack", "concatenate")
 def _cat(flow: Flow, op: Op) -> State:
-    parts = [n for n in op.arg(0) if isinstance(n, fx.Node)]
+    parts = [n for n in op.arg(0) if isinstance(n, Node)]
     states = [flow.state(n) for n in parts]
     joined = flow.join(op, states)
     if joined.kind == "activation":
@@ -166,7 +168,7 @@ def _write(flow: Flow, op: Op) -> State:
     return flow.join(op, states)
 
 
-def _gathered(flow: Flow, op: Op, state: State, source: fx.Node) -> State:
+def _gathered(flow: Flow, op: Op, state: State, source: Node) -> State:
     """Entries of an infinite axis that are added up into a finite one: a sum like any other."""
     before, after = product(flow.sizes(source)), product(op.sizes)
     surplus = log_ratio(before) - log_ratio(after)

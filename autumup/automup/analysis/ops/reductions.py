@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import fx
 
 from automup.analysis.dataflow import Op, Size, log_ratio, product
 from automup.analysis.flow import Flow, State, multiplied, powered, scaled
@@ -14,6 +13,7 @@ from automup.analysis.ops.arithmetic import add
 from automup.analysis.ops.registry import forget, kind_of, rule
 from automup.analysis.ops.statistics import is_entries, is_statistic, statistic, std_of
 from automup.analysis.views import infinite_dims
+from automup.capture.graph import Node
 
 
 def _reduced(flow: Flow, op: Op) -> Size:
@@ -154,7 +154,7 @@ def _normalised(flow: Flow, op: Op, gain: Any, bias: Any) -> list[State]:
     out = State(0.0, "activation")
     flow.consume(op, op.arg(0))
     for weight in (gain, bias):
-        if isinstance(weight, fx.Node):
+        if isinstance(weight, Node):
             flow.consume(op, weight)
             flow.sink(op, weight, "it is the gain or bias of a normalisation")
     return [out] * 5

@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
-from torch import fx
 
 from automup.analysis.dataflow import Op, Size, log_ratio
 from automup.analysis.flow import Flow, Rule, State, join_states
+from automup.capture.graph import Node, nodes_in
 from automup.overrides import Fans
 
 RULES: dict[Any, Rule] = {}
@@ -34,7 +34,7 @@ def rule(*names: str) -> Callable[[R], R]:
     return register
 
 
-def floating_inputs(flow: Flow, op: Op) -> list[fx.Node]:
+def floating_inputs(flow: Flow, op: Op) -> list[Node]:
     """The floating-point tensors that an operation reads."""
     return [n for n in op.base.all_input_nodes if flow.dataflow.ops[n].fact.floating]
 
@@ -131,13 +131,11 @@ def _layer(flow: Flow, op: Op) -> State:
     return State()
 
 
-def arguments(node: fx.Node) -> list[fx.Node]:
+def arguments(node: Node) -> list[Node]:
     """The values that an operation reads, each as often as it is passed."""
-    found: list[fx.Node] = []
-    fx.node.map_arg((node.args, node.kwargs), found.append)
-    return found
+    return [*nodes_in(node.args), *nodes_in(node.kwargs)]
 
 
-def _grows(flow: Flow, op: Op, inputs: Sequence[fx.Node]) -> bool:
+def _grows(flow: Flow, op: Op, inputs: Sequence[Node]) -> bool:
     shapes = [flow.sizes(n) for n in inputs]
     return any(log_ratio(s) for shape in (*shapes, op.sizes) for s in shape)
