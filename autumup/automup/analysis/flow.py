@@ -54,6 +54,9 @@ class State:
     def neutral(self) -> bool:
         return abs(self.log) < EPSILON or self.log == ZERO
 
+    def without_views(self) -> State:
+        return replace(self, views=()) if self.views else self
+
 
 @dataclass(frozen=True)
 class Use:
@@ -103,6 +106,8 @@ class Scale:
     spectral: float = 0.0
 
 
+_Found = tuple[list[Any], ...]
+"""Uses, faults, and what else a walk finds at an operation."""
 Rule = Callable[["Flow", Op], State | list[State]]
 
 
@@ -132,41 +137,41 @@ class Flow:
         self._given = dict(corrections or {})
         self._corrections = dict(self._given)
         self._states: dict[Node, State | list[State]] = {}
-        self._found: dict[Node, tuple[list[Any], ...]] = {}
-        moved = self._moved(before) if before else set()
-        for node, op in dataflow.ops.items():
-            if before and node not in moved and self._reads_the_same(node, before):
-                self._adopt(node, before)
-                continue
-            found = [len(items) for items in self._lists]
-            state = self._evaluate(op)
-            state = self.corrected(op, state) if isinstance(state, State) else state
-            same = before is not None and state == before._states[node]
-            self._states[node] = before._states[node] if before and same else state
-            new = tuple(items[n:] for items, n in zip(self._lists, found, strict=True))
-            if any(new):
-                self._found[node] = new
+        self._found: dict[Node, _Found] = {}
+        if before is None:
+            for node, op in dataflow.ops.items():
+                self._visit(node, op)
+        else:
+            self._revise(before)
 
     @property
-    def _lists(self) -> tuple[list[Any], ...]:
+    def _lists(self) -> _Found:
         return self.uses, self.faults, self.opaque, self.selective
 
-    def _moved(self, before: Flow) -> set[Node]:
-        """The operations whose own correction is another than before."""
+    def _visit(self, node: Node, op: Op) -> None:
+        """Evaluate an operation; keep its state and what was found at it."""
+        marks = [len(items) for items in self._lists]
+        state = self._evaluate(op)
+        self._states[node] = self.corrected(op, state) if isinstance(state, State) else state
+        if marks != [len(items) for items in self._lists]:
+            new = [items[n:] for items, n in zip(self._lists, marks, strict=True)]
+            self._found[node] = tuple(new)
+
+    def _revise(self, before: Flow) -> None:
+        """Evaluate what other corrections than before reach; take the rest from before."""
         nodes = {*self._given, *before._given}
-        return {n for n in nodes if self._given.get(n) != before._given.get(n)}
-
-    def _reads_the_same(self, node: Node, before: Flow) -> bool:
-        return all(self._states[n] is before._states[n] for n in node.all_input_nodes)
-
-    def _adopt(self, node: Node, before: Flow) -> None:
-        """Take an operation's state and what was found at it from the walk before."""
-        self._states[node] = before._states[node]
-        self._corrections.pop(node, None)
-        if node in before._found:
-            self._found[node] = before._found[node]
-            for items, new in zip(self._lists, before._found[node], strict=True):
-                items += new
+        moved = {n for n in nodes if self._given.get(n) != before._given.get(n)}
+        self._states.update(before._states)
+        changed: set[Node] = set()
+        for node, op in self.dataflow.ops.items():
+            if node in moved or not changed.isdisjoint(node.all_input_nodes):
+                self._visit(node, op)
+                if self._states[node] != before._states[node]:
+                    changed.add(node)
+            elif node in before._found:
+                self._found[node] = before._found[node]
+                for items, new in zip(self._lists, before._found[node], strict=True):
+                    items += new
 
     # --- evaluation ---------------------------------------------------------------------------
 

@@ -38,15 +38,18 @@ _LIFT = torch.ops.aten.lift_fresh.default
 
 
 class MetaMode(Ground):
-    """Redirects every allocation to the meta device and keeps shadows of small known tensors."""
+    """Redirects every allocation to the meta device and keeps shadows of small known tensors.
+
+    What is known of a tensor is kept by its id, with the tensor, so that no other gets the id.
+    """
 
     def __init__(self, limit: int = SHADOW_LIMIT) -> None:
         super().__init__()
         self._limit = limit
         self.guesses: list[Guess] = []
-        self._shadows: dict[int, torch.Tensor] = {}
-        self._metas: dict[int, torch.Tensor] = {}
-        self._keep: list[torch.Tensor] = []
+        self._shadows: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._metas: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._keep: list[torch.Tensor] = []  # on meta: they hold nothing
         self._results = Results()
 
     def adopt(self, earlier: MetaMode) -> None:
@@ -56,12 +59,13 @@ class MetaMode(Ground):
 
     def shadow(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """The real value of a tensor, or None if nobody knows it."""
-        if tensor.is_meta:
-            return self._shadows.get(id(tensor))
-        twin = self._metas.get(
-            id(tensor)
-        )  # a real tensor that was overwritten lives on as its twin
-        return tensor if twin is None else self._shadows.get(id(twin))
+        if not tensor.is_meta:
+            known = self._metas.get(id(tensor))
+            if known is None:
+                return tensor
+            tensor = known[1]  # a real tensor that was overwritten lives on as its twin
+        pair = self._shadows.get(id(tensor))
+        return None if pair is None else pair[1]
 
     def value_behind(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """The real value of a tensor, or of the one that it was made of: a parameter's data."""
@@ -69,9 +73,9 @@ class MetaMode(Ground):
         if known is not None or not tensor.is_meta:
             return known
         key, layout = storage_of(tensor), (tensor.shape, tensor.stride())
-        found = [m for m in self._keep if m.is_meta and storage_of(m) == key]
+        found = [m for m in self._keep if storage_of(m) == key]
         alike = [m for m in found if (m.shape, m.stride()) == layout]
-        return self._shadows.get(id(alike[-1])) if alike else None
+        return self.shadow(alike[-1]) if alike else None
 
     def admit(self, tensor: torch.Tensor) -> torch.Tensor:
         """An input of the model, as it is to be passed."""
@@ -81,13 +85,12 @@ class MetaMode(Ground):
         """The meta twin of a real tensor, with the tensor itself as its shadow."""
         if tensor.is_meta:
             return tensor
-        twin = self._metas.get(id(tensor))
-        if twin is None:
-            twin = torch.empty_strided(
-                tensor.shape, tensor.stride(), dtype=tensor.dtype, device=_META
-            )
-            self._metas[id(tensor)] = twin
-            self._remember(twin, tensor)
+        known = self._metas.get(id(tensor))
+        if known is not None:
+            return known[1]
+        twin = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=_META)
+        self._metas[id(tensor)] = tensor, twin
+        self._remember(twin, tensor)
         return twin
 
     def forget(self, tensor: torch.Tensor) -> None:
@@ -117,9 +120,9 @@ class MetaMode(Ground):
         return answer
 
     def _remember(self, meta: torch.Tensor, real: torch.Tensor) -> None:
-        self._keep += (meta, real)
+        self._keep.append(meta)
         if real.numel() <= self._limit:
-            self._shadows[id(meta)] = real
+            self._shadows[id(meta)] = meta, real
 
     def execute(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         traits = traits_of(func)

@@ -8,6 +8,7 @@ give new nodes; a read of a tensor whose storage was written through another vie
 from __future__ import annotations
 
 import contextlib
+import inspect
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
@@ -26,13 +27,20 @@ from automup.capture.ground import Execute
 from automup.capture.meta import MetaMode
 from automup.capture.real import RealMode
 from automup.capture.source import (
-    call_stack,
+    FRAMES,
+    Frame,
     first_argument,
     frame_of,
+    innermost_frame,
     sizes_in_scope,
+    traced_frames,
 )
 from automup.capture.tensors import storage_of, traits_of, written_tensors
 from automup.errors import CaptureError
+
+_Callers = tuple[tuple[Frame, ...], tuple[str, ...], tuple[Mapping[str, Any], ...]]
+"""The places and scopes of a frame's callers; the modules that are ``self`` there and in it."""
+_RESUMED = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 
 class GraphRecorder:
@@ -49,6 +57,7 @@ class GraphRecorder:
         self._views: dict[int, list[torch.Tensor]] = {}
         self._scopes: dict[Any, Mapping[str, Any]] = {}
         self._owners: dict[FrameType, str] = {}
+        self._callers: dict[FrameType, _Callers] = {}
         self._keep: list[Any] = [model]
         self._constants = 0
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
@@ -68,14 +77,8 @@ class GraphRecorder:
         return node
 
     def outputs(self, result: Any) -> None:
-        """Declare what the model returned; tensors in unknown objects are found in their fields."""
-        found = [t for t in _tensors(result) if t.is_floating_point() or t.is_complex()]
-        if not found:
-            raise CaptureError(
-                f"forward returns no floating-point tensor ({type(result).__name__}).",
-                fix="Pass inputs with which it returns what is trained on.",
-            )
-        nodes = tuple([self._node(t) for t in found])
+        """Declare what the model returned."""
+        nodes = tuple([self._node(t) for t in returned_tensors(result)])
         self.nodes.append(Node("output", "output", (nodes,), inputs=tuple(dict.fromkeys(nodes))))
 
     # --- operations ---------------------------------------------------------------------------
@@ -122,16 +125,34 @@ class GraphRecorder:
 
     def _place(self, func: Any) -> dict[str, Any]:
         """Where the operation stands: module, frames, sizes in scope, modules on the way."""
-        frames, library = call_stack(2)
+        frame, library = innermost_frame(2)
         wanted = id(func) in _MAY_BE_SITES or func.namespace not in _TORCHS_OWN
+        frames, owners, scopes = self._callers_of(frame) if frame else ((), (), ())
         return {
             "module": self._stack[-1] if self._stack else "",
-            "frames": tuple([frame_of(f) for f in frames]),
-            "scopes": tuple([self._scope(f) for f in frames]) if wanted else (),
+            "frames": (frame_of(frame), *frames) if frame else (),
+            "scopes": (self._scope(frame), *scopes) if frame and wanted else (),
             "library": library,
-            "owners": tuple([self._owner(f) for f in frames]),
+            "owners": owners,
             "derived": torch._C._current_autograd_node() is not None,
         }
+
+    def _callers_of(self, frame: FrameType) -> _Callers:
+        """What is known of the frames that led to one: they stand still while it runs.
+
+        A generator runs for a while only, and then again for another caller.
+        """
+        known = self._callers.get(frame)
+        if known is None:
+            chain = traced_frames(frame, FRAMES)
+            known = (
+                tuple([frame_of(f) for f in chain[1:]]),
+                tuple([self._owner(f) for f in chain]),
+                tuple([self._scope(f) for f in chain[1:]]),
+            )
+            if not frame.f_code.co_flags & _RESUMED:
+                self._callers[frame] = known
+        return known
 
     def _scope(self, frame: FrameType) -> Mapping[str, Any]:
         """The sizes in scope; the layers of a deep model share what is the same in all of them."""
@@ -236,6 +257,7 @@ class GraphRecorder:
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         self._stack.pop()
         self._owners.clear()  # a frame keeps all that it can see alive
+        self._callers.clear()
 
 
 _aten = torch.ops.aten
@@ -268,6 +290,21 @@ def _plain(value: Any) -> Any:
 
 def _geometry(tensor: torch.Tensor) -> tuple[Any, ...]:
     return tuple(tensor.shape), tensor.stride(), tensor.storage_offset(), tensor.dtype
+
+
+def returned_tensors(result: Any) -> list[torch.Tensor]:
+    """What is trained on of what a model returned; in unknown objects, of their fields.
+
+    Raises:
+        CaptureError: if there is nothing.
+    """
+    found = [t for t in _tensors(result) if t.is_floating_point() or t.is_complex()]
+    if not found:
+        raise CaptureError(
+            f"forward returns no floating-point tensor ({type(result).__name__}).",
+            fix="Pass inputs with which it returns what is trained on.",
+        )
+    return found
 
 
 def _tensors(value: Any, depth: int = 3) -> Iterator[torch.Tensor]:

@@ -65,6 +65,8 @@ def is_user_file(file: str) -> bool:
     return not file.startswith(_STDLIB) or "site-packages" in file
 
 
+FRAMES = 4
+"""How many frames of the traced code say where an operation stands."""
 _frames: dict[int, tuple[CodeType, dict[int, Frame]]] = {}
 """Every place seen so far, by the id of its code (kept, so that no other gets the id)."""
 
@@ -94,12 +96,30 @@ def _frame_at(code: CodeType, at: int, default: int) -> Frame:
     )
 
 
-def python_frames(depth: int, limit: int = 4) -> list[FrameType]:
-    """The innermost frames of the traced code, innermost first. ``depth`` counts the caller as 1.
+def innermost_frame(depth: int) -> tuple[FrameType | None, tuple[str, ...]]:
+    """The innermost frame of the traced code, and the functions of torch.nn below it.
 
-    Frames beyond the one that runs the trace belong to whoever called automup.
+    ``self.fc(x)`` gives ``("Linear.forward",)``, innermost first: the operation belongs to a
+    library module. ``depth`` counts the caller as 1. Frames beyond the one that runs the trace
+    belong to whoever called automup.
     """
     frame: FrameType | None = sys._getframe(depth)
+    library: list[str] = []
+    while frame is not None:
+        code = frame.f_code
+        file = code.co_filename
+        if is_user_file(file):
+            return frame, tuple(library)
+        if file == _RUNNER:
+            break
+        if file.startswith(_TORCH_NN) and code.co_qualname[:7] != "Module.":
+            library.append(code.co_qualname)
+        frame = frame.f_back
+    return None, tuple(library)
+
+
+def traced_frames(frame: FrameType | None, limit: int) -> list[FrameType]:
+    """A frame and those that led to it, innermost first, as far as they are traced code."""
     found: list[FrameType] = []
     while frame is not None and len(found) < limit and frame.f_code.co_filename != _RUNNER:
         if is_user_file(frame.f_code.co_filename):
@@ -108,31 +128,9 @@ def python_frames(depth: int, limit: int = 4) -> list[FrameType]:
     return found
 
 
-def call_stack(depth: int, limit: int = 4) -> tuple[list[FrameType], tuple[str, ...]]:
-    """:func:`python_frames`, and the functions of torch.nn between them and the operation.
-
-    ``self.fc(x)`` gives ``("Linear.forward",)``, innermost first: the operation belongs to a
-    library module.
-    """
-    frame: FrameType | None = sys._getframe(depth)
-    found: list[FrameType] = []
-    library: list[str] = []
-    while frame is not None and len(found) < limit:
-        code = frame.f_code
-        file = code.co_filename
-        if is_user_file(file):
-            found.append(frame)
-        elif file == _RUNNER:
-            break
-        elif not found and file.startswith(_TORCH_NN) and code.co_qualname[:7] != "Module.":
-            library.append(code.co_qualname)
-        frame = frame.f_back
-    return found, tuple(library)
-
-
-def user_frames(depth: int, limit: int = 4) -> tuple[Frame, ...]:
+def user_frames(depth: int, limit: int = FRAMES) -> tuple[Frame, ...]:
     """The innermost expressions of user code, innermost first."""
-    return tuple(frame_of(f) for f in python_frames(depth + 1, limit))
+    return tuple(frame_of(f) for f in traced_frames(innermost_frame(depth + 1)[0], limit))
 
 
 def sizes_in_scope(frame: FrameType) -> dict[str, Any]:

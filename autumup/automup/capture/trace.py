@@ -22,7 +22,7 @@ from automup.capture.meta import SHADOW_LIMIT, without_weights
 from automup.capture.nested import tensors_of, with_tensors
 from automup.capture.reads import Guess
 from automup.capture.real import on_real_tensors
-from automup.capture.recorder import GraphRecorder
+from automup.capture.recorder import GraphRecorder, returned_tensors
 from automup.capture.restored import restored
 from automup.errors import EndlessError, KnobError
 
@@ -209,7 +209,8 @@ class Workshop:
     def try_forward(self, inputs: Inputs) -> Exception | None:
         """Run forward in eval mode; the exception that it raised, if it did."""
         try:
-            self.run(Variant(), inputs)
+            with self._ready(Variant(), inputs) as (_, args, kwargs):
+                returned_tensors(self.built.model(*args, **kwargs))
         except EndlessError:  # other inputs would take as long
             raise
         except Exception as error:

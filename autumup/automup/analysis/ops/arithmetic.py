@@ -176,4 +176,4 @@ rule("hardswish", "hardsigmoid", "hardtanh", "log_sigmoid_forward")(forget)
 def _picked(flow: Flow, op: Op) -> State:
     if picks_by_value(flow, op):
         return flow.unknown(op, "how many entries it picks depends on values")
-    return replace(flow.state(op.arg(0)), views=()) if op.fact.floating else State(0.0, "known")
+    return flow.state(op.arg(0)).without_views() if op.fact.floating else State(0.0, "known")

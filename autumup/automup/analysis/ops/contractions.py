@@ -140,7 +140,7 @@ def with_bias(flow: Flow, op: Op, out: State, bias: Any) -> State:
     if bias is None:
         return out
     flow.consume(op, bias)
-    return flow.join(op, [out, replace(flow.state(bias), views=())])
+    return flow.join(op, [out, flow.state(bias).without_views()])
 
 
 # (b, c, *) conv (o, c / groups, *k) -> (b, o, *); transposed weights are stored (c, o / groups, *k)
@@ -186,7 +186,7 @@ def _attention(flow: Flow, op: Op) -> list[State]:
     logits = scaled(logits, op.base, ratio_log(*scale) or 0.0, "constant", head)
     if not logits.neutral:
         flow.fault(op.base, logits, "it goes into a softmax")
-    return [replace(flow.state(value), views=())] * 9
+    return [flow.state(value).without_views()] * 9
 
 
 # table (v, d), indices (*) -> (*, d): one entry of the table feeds one output coordinate

@@ -200,7 +200,7 @@ def _reduction(rule: Reduction, flow: Flow, op: Op) -> State:
     _beside(flow, op, value)
     flow.consume(op, value)
     log = rule.power * log_ratio(count)
-    return scaled(replace(state, views=()), op.base, log, "sum", count)
+    return scaled(state.without_views(), op.base, log, "sum", count)
 
 
 @_result.register

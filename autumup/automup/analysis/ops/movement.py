@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,19 +16,26 @@ from automup.analysis.views import Axis, expanded, mapped, repeated, reshaped, r
 from automup.capture.graph import Node
 
 
+def _on_other_axes(
+    state: State, change: Callable[[tuple[Axis, ...]], Sequence[Axis] | None]
+) -> State:
+    """The same entries, moved about."""
+    return replace(state, views=mapped(state.views, change)) if state.views else state
+
+
 @rule("view", "_unsafe_view", "reshape", "squeeze", "unsqueeze", "alias", "detach", "clone",
       "_to_copy", "contiguous", "lift_fresh", "lift_fresh_copy", "flatten", "unflatten", "view_as",
       "positive", "_reshape_alias", "_conj", "_conj_physical", "conj", "copysign")  # fmt: skip
 def _reshape(flow: Flow, op: Op) -> State:
     """Same entries in the same order: atoms are regrouped to the new sizes."""
     state = flow.state(op.arg(0))
-    return replace(state, views=mapped(state.views, lambda axes: reshaped(axes, op.sizes)))
+    return _on_other_axes(state, lambda axes: reshaped(axes, op.sizes))
 
 
 @rule("t", "numpy_T")
 def _t(flow: Flow, op: Op) -> State:
     state = flow.state(op.arg(0))
-    return replace(state, views=mapped(state.views, lambda axes: axes[::-1]))
+    return _on_other_axes(state, lambda axes: axes[::-1])
 
 
 @rule("transpose", "swapaxes")
@@ -40,19 +48,19 @@ def _transpose(flow: Flow, op: Op) -> State:
         return moved
 
     state = flow.state(op.arg(0))
-    return replace(state, views=mapped(state.views, swap))
+    return _on_other_axes(state, swap)
 
 
 @rule("permute")
 def _permute(flow: Flow, op: Op) -> State:
     state, order = flow.state(op.arg(0)), op.arg(1)
-    return replace(state, views=mapped(state.views, lambda axes: [axes[d] for d in order]))
+    return _on_other_axes(state, lambda axes: [axes[d] for d in order])
 
 
 @rule("expand")
 def _expand(flow: Flow, op: Op) -> State:
     state = flow.state(op.arg(0))
-    return replace(state, views=mapped(state.views, lambda axes: expanded(axes, op.sizes)))
+    return _on_other_axes(state, lambda axes: expanded(axes, op.sizes))
 
 
 # (*, 2) -> (*), complex
@@ -78,7 +86,7 @@ def _repeat(flow: Flow, op: Op) -> State:
         before = ((),) * (len(times) - len(axes)) + axes
         return [repeated(n) + axis for n, axis in zip(times, before, strict=True)]
 
-    return replace(state, views=mapped(state.views, tile))
+    return _on_other_axes(state, tile)
 
 
 # x[..., i, ...] -> one dimension fewer
@@ -89,7 +97,7 @@ def _select(flow: Flow, op: Op) -> State:
     def drop(axes: tuple[Axis, ...]) -> list[Axis]:
         return [a for d, a in enumerate(axes) if d != dim % len(axes)]
 
-    return replace(state, views=mapped(state.views, drop))
+    return _on_other_axes(state, drop)
 
 
 # x[..., a:b:c, ...]: a slice of fixed length out of an infinite axis is finite
@@ -100,7 +108,7 @@ def _slice(flow: Flow, op: Op) -> State:
 
 def _cut(flow: Flow, state: State, dim: int, sizes: tuple[Size, ...]) -> State:
     dim = dim % len(sizes)
-    return replace(state, views=mapped(state.views, lambda axes: resized(axes, dim, sizes[dim])))
+    return _on_other_axes(state, lambda axes: resized(axes, dim, sizes[dim]))
 
 
 # -> several slices along one dimension
@@ -162,7 +170,7 @@ def _write(flow: Flow, op: Op) -> State:
             return flow.state(values[0])  # kept in a buffer, as spectral norm does
     for value in values:
         flow.consume(op, value)
-    states = [replace(flow.state(v), views=()) for v in values]
+    states = [flow.state(v).without_views() for v in values]
     if op.base.target in _ADDING and len(values) > 1:
         states[-1] = _gathered(flow, op, states[-1], values[-1])
     return flow.join(op, states)

@@ -33,7 +33,7 @@ def _sum(flow: Flow, op: Op) -> State:
             return flow.unknown(op, "a sum over an infinite dimension of a weight")
         flow.consume(op, op.arg(0))
         state = replace(state, kind="activation")
-    return scaled(replace(state, views=()), op.base, log_ratio(count), "sum", count)
+    return scaled(state.without_views(), op.base, log_ratio(count), "sum", count)
 
 
 def _is_product_of_vectors(state: State) -> bool:
@@ -77,7 +77,7 @@ def _reduction(flow: Flow, op: Op) -> State:
     flow.consume(op, op.arg(0))
     if len(op.base.all_input_nodes) > 1 and op.fact.shape:  # max(a, b): coordinate by coordinate
         return add(flow, op)
-    return replace(state, views=())
+    return state.without_views()
 
 
 # var = mean of squares
@@ -167,7 +167,7 @@ def _fft(flow: Flow, op: Op) -> State:
     if any(log_ratio(sizes[d]) for d in op.arg(1)):
         return flow.unknown(op, "a Fourier transform along an infinite axis")
     flow.consume(op, op.arg(0))
-    return replace(flow.state(op.arg(0)), views=())
+    return flow.state(op.arg(0)).without_views()
 
 
 # log-probabilities do not grow with width
@@ -192,7 +192,7 @@ def _read_as_it_is(flow: Flow, op: Op) -> State:
     state = forget(flow, op)
     for value in op.base.all_input_nodes:
         flow.consume(op, value)
-    return replace(state, views=())
+    return state.without_views()
 
 
 # (.., t, d), (.., s, d) -> (.., t, s): the distance of vectors of d entries grows as sqrt(d)
@@ -202,7 +202,7 @@ def _cdist(flow: Flow, op: Op) -> State:
     both = flow.join(op, [flow.state(n) for n in op.base.all_input_nodes])
     for value in op.base.all_input_nodes:
         flow.consume(op, value)
-    return scaled(replace(both, views=()), op.base, 0.5 * log_ratio(size), "sum", size)
+    return scaled(both.without_views(), op.base, 0.5 * log_ratio(size), "sum", size)
 
 
 # (.., 2 c, ..) -> (.., c, ..): one half times the sigmoid of the other
@@ -215,5 +215,5 @@ def _glu(flow: Flow, op: Op) -> State:
 
 @rule("nll_loss_forward", "nll_loss2d_forward", "nll_loss_nd")
 def _nll(flow: Flow, op: Op) -> list[State]:
-    state = replace(flow.state(op.arg(0)), views=())
+    state = flow.state(op.arg(0)).without_views()
     return [state, State(0.0, "known")]
