@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from automup.capture.graph import Fact, Node
+from automup.capture.graph import Fact, Node, readers_of
 from automup.errors import CaptureError
 
 Size = tuple[int, int]
@@ -80,11 +80,7 @@ class Dataflow:
 
     @cached_property
     def _readers(self) -> dict[Node, list[Node]]:
-        found: dict[Node, list[Node]] = {}
-        for node in self.ops:
-            for source in node.all_input_nodes:
-                found.setdefault(source, []).append(node)
-        return found
+        return readers_of(self.ops)
 
     def readers(self, node: Node) -> list[Node]:
         """The operations that read a value, in order."""

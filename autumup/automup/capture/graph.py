@@ -7,7 +7,7 @@ as nobody holds it, and a node that outlives it holds no more than what it was c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,6 +83,15 @@ _NONE: Mapping[str, Any] = {}
 def written(tensor: Any, *writes: Any) -> Any:
     """Marks a tensor whose storage was written through other views (never executed)."""
     raise NotImplementedError
+
+
+def readers_of(nodes: Iterable[Node]) -> dict[Node, list[Node]]:
+    """Who reads each value, in order; values that nobody reads are left out."""
+    found: dict[Node, list[Node]] = {}
+    for node in nodes:
+        for source in node.all_input_nodes:
+            found.setdefault(source, []).append(node)
+    return found
 
 
 def nodes_in(value: Any) -> list[Node]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from torch import nn
-from automup.capture.graph import Node
 
+from automup.capture.graph import Node
 from automup.capture.inputs import InputMaker
 from automup.capture.trace import Variant
 from automup.capture.widths import scaled
@@ -54,25 +54,23 @@ def small_base(
         known, trace = half, smaller
 
 
-def _trace(models: Models) -> fx.Graph:
-    return models.run(models.base, Variant()).graph
+def _trace(models: Models) -> tuple[Node, ...]:
+    return models.run(models.base, Variant()).nodes
 
 
-def _is_wide(narrow: fx.Graph, wide: fx.Graph) -> bool:
+def _is_wide(narrow: Sequence[Node], wide: Sequence[Node]) -> bool:
     """Whether everything that grows between two traces is large enough in the narrow one."""
-    if len(narrow.nodes) != len(wide.nodes):
+    if len(narrow) != len(wide):
         return False
     sizes = list(_growing(narrow, wide))
     return bool(sizes) and all(n >= (WEIGHT if weight else ACTIVATION) for n, weight in sizes)
 
 
-def _growing(narrow: fx.Graph, wide: fx.Graph) -> Iterator[tuple[int, bool]]:
-    for a, b in zip(narrow.nodes, wide.nodes, strict=True):
-        if "fact" in a.meta and "fact" in b.meta:
-            shapes = a.fact.shape, b.fact.shape
-            for small, large in zip(*shapes, strict=False):
-                if small < large:
-                    yield small, bool(a.parameter)
+def _growing(narrow: Sequence[Node], wide: Sequence[Node]) -> Iterator[tuple[int, bool]]:
+    for a, b in zip(narrow, wide, strict=True):
+        for small, large in zip(a.fact.shape, b.fact.shape, strict=False):
+            if small < large:
+                yield small, bool(a.parameter)
 
 
 def default_widths(models: Models) -> tuple[float, ...]:

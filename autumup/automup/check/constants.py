@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from automup.capture.graph import Node
-
 from automup.analysis.comparison import Spot
 from automup.analysis.sites import Correction
+from automup.capture.graph import Node
 from automup.check.result import Finding
 from automup.rules import Role
 
@@ -22,54 +21,56 @@ _CAUSES = {
 }
 
 
-def gauges(spots: Sequence[Spot], roles: Mapping[str, Role]) -> dict[str, float]:
+Readers = Mapping[Node, Sequence[Node]]
+"""Who reads each value of a trace."""
+
+
+def gauges(spots: Sequence[Spot], roles: Mapping[str, Role], readers: Readers) -> dict[str, float]:
     """By readout, the power of the width that the code itself multiplies its output by.
 
     Args:
         spots: where the calculus asks for a factor, between the base and twice the base.
         roles: by parameter's name.
+        readers: of the values of the traces that the spots are in.
     """
     found: dict[str, float] = {}
     for spot in spots:
-        for name in _weights(spot, roles) or ():
+        for name in _weights(spot, roles, readers) or ():
             found[name] = found.get(name, 0.0) - spot.first.log
     return found
 
 
-def faults_in_code(spots: Sequence[Spot], roles: Mapping[str, Role]) -> list[Spot]:
+def faults_in_code(
+    spots: Sequence[Spot], roles: Mapping[str, Role], readers: Readers
+) -> list[Spot]:
     """The places where the calculus asks for a factor that is no readout's own."""
-    return [spot for spot in spots if _weights(spot, roles) is None]
+    return [spot for spot in spots if _weights(spot, roles, readers) is None]
 
 
-def _weights(spot: Spot, roles: Mapping[str, Role]) -> set[str] | None:
+def _weights(spot: Spot, roles: Mapping[str, Role], readers: Readers) -> set[str] | None:
     """The readouts that a constant stands beside; None if it is none, or at no readout."""
     if spot.first.kind != "scale" or not all(c.constant for c in spot.corrections):
         return None
-    found = {_weight_beside(c, roles) for c in spot.corrections}
+    found = {_weight_beside(c, roles, readers) for c in spot.corrections}
     return None if None in found else {name for name in found if name}
 
 
-def _weight_beside(correction: Correction, roles: Mapping[str, Role]) -> str | None:
+def _weight_beside(
+    correction: Correction, roles: Mapping[str, Role], readers: Readers
+) -> str | None:
     """The readout next to a constant in the dataflow, behind it or before it."""
-    for step in (_behind, _before):
+    for onward in (True, False):
         pending, seen = [correction.node], {correction.node}
         while pending and len(seen) < 20:
             node = pending.pop(0)
             name = _readout_read_by(node, roles)
             if name and node is not correction.node:
                 return name
-            new = [n for n in step(node) if n not in seen]
+            around = readers.get(node, ()) if onward else node.all_input_nodes
+            new = [n for n in around if n not in seen]
             seen.update(new)
             pending += new
     return None
-
-
-def _behind(node: Node) -> list[Node]:
-    return list(node.users)
-
-
-def _before(node: Node) -> list[Node]:
-    return list(node.all_input_nodes)
 
 
 def _readout_read_by(node: Node, roles: Mapping[str, Role]) -> str | None:

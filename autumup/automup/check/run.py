@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from automup.capture.graph import readers_of
 from automup.capture.widths import scaled
 from automup.check.audit import Audit, Terms, audit
 from automup.check.constants import faults_in_code, findings, gauges
@@ -109,9 +110,11 @@ def _audited(case: Case, runs: Sequence[Sequence[Run]], widths: Sequence[float])
         return audit(case.plan, runs, widths, case.terms, {})
     spots = case.study.exponents.spots
     roles = {p.name: p.role for p in case.plan.parameters}
+    readers = readers_of(n for _, trace in case.study.exploration.reached for n in trace.nodes)
     factors = {
         name: [(width / widths[0]) ** power for width in widths]
-        for name, power in gauges(spots, roles).items()
+        for name, power in gauges(spots, roles, readers).items()
     }
     found = audit(case.plan, runs, widths, case.terms, factors)
-    return replace(found, findings=(*findings(faults_in_code(spots, roles)), *found.findings))
+    faults = faults_in_code(spots, roles, readers)
+    return replace(found, findings=(*findings(faults), *found.findings))
