@@ -16,6 +16,7 @@ from automup.analysis.weights import WeightSummary
 from automup.capture.graph import Node
 from automup.capture.inputs import optional_candidates
 from automup.capture.memory import short_lived
+from automup.capture.runs import Runs
 from automup.capture.trace import Forced, Trace, Variant, Workshop
 from automup.capture.variants import Exploration, absorbed, explore, together
 from automup.errors import AutomupError, CaptureError
@@ -67,23 +68,28 @@ class Variations:
 
         with short_lived(), models.running(base, Variant()):
             tried = {name: tuple(tensors) for name, tensors in optional.items()}
-            reached = explore(shop, models.inputs, tried).reached
-            joint = together(reached, shop, models.inputs)
+            runs = Runs(shop, models.inputs)
+            reached = explore(runs, tried)
+            joint = together(reached, runs)
             last = joint[-1:] if len(joint) < len(reached) else ()
-            if last and self._runs_wider(*last[0]):
+            if last and self._runs_wider(last[0], runs.trace(last[0])):
                 reached = joint[:-1]
             else:
                 last = ()
-            wider = [(v, t) for v, t in reached if v == Variant() or self._runs_wider(v, t)]
-            return Exploration(absorbed((*wider, *last)))
+            traces = [(v, runs.trace(v)) for v in reached]
+            wider = [(v, t) for v, t in traces if v == Variant() or self._runs_wider(v, t)]
+            wider += [(v, runs.trace(v)) for v in last]
+            return Exploration(absorbed([(v, t) for v, t in wider if t is not None]))
 
-    def _runs_wider(self, variant: Variant, at_base: Trace) -> bool:
+    def _runs_wider(self, variant: Variant, at_base: Trace | None) -> bool:
         """Whether a guessed way to run the model works at twice the base too.
 
         The analysis is kept for :meth:`compare`, or left to it where it fails: it says why. A model
         with other settings than the user's is worth a look only where it can be resolved.
         """
         wide = self._models.wide
+        if at_base is None:
+            return False
         try:
             wider = self._models.run(wide, variant)
         except AutomupError:  # an optional input that fits the base alone is no way to run it

@@ -8,7 +8,7 @@ How: ``meta`` runs code without allocating weights (``reads`` answers for the va
 ``results`` remembers what was computed, ``tensors`` knows what operations read and write), ``real``
 runs it where that will not do, ``init_laws`` records how the constructor draws
 them and ``laws`` makes formulas of that, ``recorder`` writes the operations down as a
-``graph`` of values, ``source`` says where they stand, ``trace`` puts these together, ``variants``
-runs the model in more ways, so that its branches are seen, ``raised`` words what the user's code
-raised.
+``graph`` of values, ``source`` says where they stand, ``trace`` puts these together, ``runs`` keeps
+what each way to run the model does and ``variants`` chooses those by which its branches are seen,
+``raised`` words what the user's code raised.
 """

@@ -22,6 +22,20 @@ Watcher = Callable[[Any, tuple[Any, ...], dict[str, Any], Execute], Any]
 """Called with an operation, its arguments and how to carry it out; returns the result."""
 
 
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Run the block in one thread of torch's: what is computed is small, and others only spin."""
+    before = torch.get_num_threads()
+    if before == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class Ground(TorchDispatchMode):
     """Carries out operations (``execute``) and shows them to one watcher at a time."""
 

@@ -17,6 +17,7 @@ from automup.capture.draws import Draw, draw_of
 from automup.capture.flex import opened_flex_attention
 from automup.capture.graph import Node
 from automup.capture.guest import one_process
+from automup.capture.ground import one_thread
 from automup.capture.init_laws import UNKNOWN, InitRecorder, Law
 from automup.capture.meta import SHADOW_LIMIT, without_weights
 from automup.capture.nested import tensors_of, with_tensors
@@ -125,7 +126,7 @@ class Workshop:
         torch.backends.mha.set_fastpath_enabled(False)  # it would hide the operations inside
         try:
             stance = torch.compiler.set_stance("force_eager")
-            with stance, opened_flex_attention(), ground as mode:
+            with stance, one_thread(), opened_flex_attention(), ground as mode:
                 if self._mode is not None:
                     mode.adopt(self._mode)
                 self._mode = mode
@@ -200,10 +201,15 @@ class Workshop:
         return Trace(tuple(recorder.nodes), tuple(mode.guesses), frozenset(lines))
 
     def scout(self, variant: Variant, inputs: Inputs) -> frozenset[tuple[str, int]]:
-        """The lines of user files that one forward pass executes; nothing else is recorded."""
+        """The lines of user files that one forward pass executes; nothing else is recorded.
+
+        Raises:
+            CaptureError: if it returns nothing that could be trained on.
+        """
         lines: set[tuple[str, int]] = set()
         with self._ready(variant, inputs) as (mode, args, kwargs), mode.recording_lines(lines):
-            self.built.model(*args, **kwargs)
+            result = self.built.model(*args, **kwargs)
+        returned_tensors(result)
         return frozenset(lines)
 
     def try_forward(self, inputs: Inputs) -> Exception | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import functools
 import linecache
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +18,11 @@ from torch import nn
 
 from automup.analysis.dataflow import align, contains
 from automup.capture.graph import Node
+from automup.capture.runs import Lines, Runs
 from automup.capture.source import is_user_file
-from automup.capture.trace import Inputs, Trace, Variant, Workshop
+from automup.capture.trace import Trace, Variant
 from automup.errors import CaptureError
 
-Lines = frozenset[tuple[str, int]]
 Tests = frozenset[tuple[str, Any]]
 """Names that a test looks at, with the value that it compares them to, or None."""
 MOST = 12  # variants; a model with more independent switches is reported by its unrun lines
@@ -44,67 +44,51 @@ class Exploration:
         return frozenset().union(*(trace.lines for _, trace in self.reached))
 
 
-def explore(
-    shop_for: Callable[[Variant], Workshop],
-    inputs_for: Callable[[nn.Module], Inputs],
-    optional_inputs: Mapping[str, tuple[Any, ...]],
-) -> Exploration:
+def explore(runs: Runs, optional_inputs: Mapping[str, tuple[Any, ...]]) -> tuple[Variant, ...]:
     """Run the model in more and more ways until no way reaches new lines.
 
     Args:
-        shop_for: the workshop for a variant's forced attributes.
-        inputs_for: the example inputs of a model.
+        runs: what a variant does.
         optional_inputs: tensors worth trying for forward's optional parameters.
     """
-    plain = Variant()
-    shop = shop_for(plain)
-    first = shop.run(plain, inputs_for(shop.built.model), record_lines=True)
-    kept, lines = [(plain, first)], set(first.lines)
-    weights = _weights(shop)
+    plain, training = Variant(), Variant(training=True)
+    kept, lines = [plain], set(runs.lines(plain))
+    first, trained = runs.trace(plain), runs.trace(training)
+    if first and trained and not _do_the_same(first.nodes, trained.nodes):
+        kept.append(training)
+        lines |= trained.lines
     tried: set[str] = set()
-    training = _run(shop_for, Variant(training=True), inputs_for, weights)
-    if training is not None and not _do_the_same(first.nodes, training.nodes):
-        kept.append((Variant(training=True), training))
-        lines |= training.lines
     found = True
     while found and len(kept) < MOST:
         found = False
-        tests = unrun_tests(frozenset(lines), _files(shop.built.model))
-        for variant in _candidates(shop.built.model, tests, optional_inputs):
+        tests = unrun_tests(frozenset(lines), _files(runs.model))
+        for variant in _candidates(runs.model, tests, optional_inputs):
             if str(variant) + repr(variant.extra) in tried:
                 continue
             tried.add(str(variant) + repr(variant.extra))
-            if len(kept) == MOST or _scout(shop_for, variant, inputs_for, weights) <= lines:
-                continue
-            result = _run(shop_for, variant, inputs_for, weights)
-            if result is not None and result.lines - lines:
-                kept.append((variant, result))
-                lines |= result.lines
+            if len(kept) < MOST and not runs.lines(variant) <= lines:
+                kept.append(variant)
+                lines |= runs.lines(variant)
                 found = True
-    return Exploration(tuple(kept))
+    return tuple(kept)
 
 
-def together(
-    reached: Sequence[tuple[Variant, Trace]],
-    shop_for: Callable[[Variant], Workshop],
-    inputs_for: Callable[[nn.Module], Inputs],
-) -> tuple[tuple[Variant, Trace], ...]:
+def together(reached: Sequence[Variant], runs: Runs) -> tuple[Variant, ...]:
     """The variants with optional inputs, all given at once where no line is lost by that.
 
     Each variant is traced and analysed at every width, so one that does for several is a saving.
     A line that runs only where one input is given and another is not keeps them apart.
     """
-    parts = [v for v, _ in reached if v.extra and not v.forced and not v.training]
+    parts = [v for v in reached if v.extra and not v.forced and not v.training]
     given = tuple(item for variant in parts for item in variant.extra)
     if len(parts) < 2 or len(dict(given)) < len(given):
         return tuple(reached)
-    rest = [(v, t) for v, t in reached if v not in parts]
-    lines = frozenset().union(*(t.lines for _, t in reached))
-    weights = _weights(shop_for(Variant()))
-    trace = _run(shop_for, Variant(extra=given), inputs_for, weights)
-    if trace is None or not lines <= trace.lines.union(*(t.lines for _, t in rest)):
+    rest = [v for v in reached if v not in parts]
+    joint = Variant(extra=given)
+    lines = frozenset().union(*map(runs.lines, reached))
+    if not lines <= runs.lines(joint).union(*map(runs.lines, rest)):
         return tuple(reached)
-    return (*rest, (Variant(extra=given), trace))
+    return (*rest, joint)
 
 
 def absorbed(reached: Sequence[tuple[Variant, Trace]]) -> tuple[tuple[Variant, Trace], ...]:
@@ -126,47 +110,6 @@ def absorbed(reached: Sequence[tuple[Variant, Trace]]) -> tuple[tuple[Variant, T
         ):
             kept.remove(item)
     return tuple(kept)
-
-
-Weights = list[tuple[tuple[str, ...], tuple[int, ...]]]
-
-
-def _weights(shop: Workshop) -> Weights:
-    return [(w.names, w.shape) for w in shop.built.weights]
-
-
-def _scout(
-    shop_for: Callable[[Variant], Workshop],
-    variant: Variant,
-    inputs_for: Callable[[nn.Module], Inputs],
-    weights: Weights,
-) -> frozenset[tuple[str, int]]:
-    """The lines that a variant executes; none where it does not run, or is another model.
-
-    Most guesses reach nothing new, and this is a quarter of the work of a trace.
-    """
-    try:
-        shop = shop_for(variant)
-        same = _weights(shop) == weights
-        return shop.scout(variant, inputs_for(shop.built.model)) if same else frozenset()
-    except Exception:  # any failure of user code means: this is not a way to run the model
-        return frozenset()
-
-
-def _run(
-    shop_for: Callable[[Variant], Workshop],
-    variant: Variant,
-    inputs_for: Callable[[nn.Module], Inputs],
-    weights: Weights,
-) -> Trace | None:
-    """The variant's trace; None where it does not run, or is another model."""
-    try:
-        shop = shop_for(variant)
-        if _weights(shop) != weights:
-            return None
-        return shop.run(variant, inputs_for(shop.built.model), record_lines=True)
-    except Exception:  # any failure of user code means: this is not a way to run the model
-        return None
 
 
 def _do_the_same(a: Sequence[Node], b: Sequence[Node]) -> bool:
