@@ -49,6 +49,11 @@ class Runs:
             self._lines[key] = self._scouted(variant)
         return self._lines[key]
 
+    def lines_again(self, variant: Variant) -> Lines:
+        """The same of another run: what is only done once (a warning, a cache) says nothing."""
+        self._lines[_key(variant)] = self._scouted(variant)
+        return self.lines(variant)
+
     def trace(self, variant: Variant) -> Trace | None:
         """What a variant does, with the lines that it executes."""
         key = _key(variant)

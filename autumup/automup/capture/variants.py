@@ -66,7 +66,9 @@ def explore(runs: Runs, optional_inputs: Mapping[str, tuple[Any, ...]]) -> tuple
             if str(variant) + repr(variant.extra) in tried:
                 continue
             tried.add(str(variant) + repr(variant.extra))
-            if len(kept) < MOST and not runs.lines(variant) <= lines:
+            if len(kept) == MOST or runs.lines(variant) <= lines:
+                continue
+            if not runs.lines_again(variant) <= lines:
                 kept.append(variant)
                 lines |= runs.lines(variant)
                 found = True
