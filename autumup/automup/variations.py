@@ -132,7 +132,7 @@ class Variations:
         """Refuse a model that differs from itself at one width, before the width is blamed."""
         try:
             for _ in range(2):  # every other run may be the same
-                align(at_base.graph, self._models.run(self._models.base, variant).graph)
+                align(at_base.nodes, self._models.run(self._models.base, variant).nodes)
         except CaptureError as error:
             raise CaptureError(
                 "The model does different things each time it is run.",
