@@ -10,6 +10,8 @@ from torch import nn
 
 import automup
 from automup.analysis import parts
+from automup.capture.graph import Node
+from automup.capture.ground import one_thread
 from automup.capture.memory import short_lived
 
 
@@ -94,3 +96,36 @@ def test_cycles_made_in_the_block_are_freed_at_its_end():
         known = weakref.ref(node)
         del node
     assert known() is None
+
+
+def test_threads_are_as_the_caller_set_them():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with pytest.raises(ValueError), one_thread():
+            assert torch.get_num_threads() == 1
+            raise ValueError
+        assert torch.get_num_threads() == 3
+        _study(2)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_trace_is_freed_without_the_collector():
+    study = _study(2)
+    variant = study.exploration.variants[0]
+
+    def alive() -> int:
+        return sum(isinstance(thing, Node) for thing in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = alive()
+        trace = study.models.run(study.wide, variant)
+        assert alive() >= before + len(trace.nodes)
+        del trace
+        assert alive() == before
+    finally:
+        gc.enable()
