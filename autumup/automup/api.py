@@ -305,7 +305,7 @@ class Mup:
         models, reached = self._study.models, self._study.exploration.reached
         plans = [self.plan(**models.wide), self.plan(**models.third)]
         with _on_cpu():
-            return find_places(models, plans, [trace.graph for _, trace in reached])
+            return find_places(models, plans, [trace.nodes for _, trace in reached])
 
     def _changes(self, target: dict[str, Any]) -> tuple[Change, ...]:
         """The multipliers of a model at a target."""

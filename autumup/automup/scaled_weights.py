@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from automup.apply import Change, InputChange, OutputChange, multiply
+from automup.capture.graph import Node
 from automup.errors import RewriteError
 from automup.models import Models
 from automup.plan import Plan
@@ -58,14 +59,14 @@ def scales_of(plan: Plan) -> dict[str, float]:
 
 
 def find_places(
-    models: Models, plans: Sequence[Plan], graphs: Sequence[fx.Graph]
+    models: Models, plans: Sequence[Plan], traces: Sequence[Sequence[Node]]
 ) -> tuple[Place, ...]:
     """For every module whose weights need a factor at some width where it goes.
 
     Args:
         models: the model function.
         plans: at two widths beyond the base.
-        graphs: the traces of the model, which show who reads which weight.
+        traces: the nodes of its traces, which show who reads which weight.
 
     Raises:
         RewriteError: if a weight's factor has no place; names it.
@@ -78,7 +79,7 @@ def find_places(
     inputs = models.inputs(model)
     args, kwargs = tree_map(_double, (tuple(inputs.args), dict(inputs.kwargs)))
     calls = _calls(model, args, kwargs)
-    _check_readers(model, graphs, first, drawn)
+    _check_readers(model, traces, first, drawn)
     places = []
     for path, module in model.named_modules():
         own = {k: first[f"{path}.{k}" if path else k] for k, _ in _own(module)}
@@ -143,17 +144,17 @@ def _own(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
 
 
 def _check_readers(
-    model: nn.Module, graphs: Sequence[fx.Graph], first: Mapping[str, str], scales: Factors
+    model: nn.Module, traces: Sequence[Sequence[Node]], first: Mapping[str, str], scales: Factors
 ) -> None:
     """Refuse weights that code beside their own module reads, in any run of it."""
     owners: dict[str, set[str]] = {}
     for name, known in first.items():
         owners.setdefault(known, set()).add(name.rpartition(".")[0])
-    for node in (node for graph in graphs for node in graph.nodes if node.op == "get_attr"):
-        name = first.get(str(node.target), "")
-        readers = {user.meta["fact"].module for user in node.users if "fact" in user.meta}
-        if name in scales and not readers <= owners[name]:
-            raise _refusal(name, "code beside its own module reads it")
+    for node in (node for nodes in traces for node in nodes if node.op == "call_function"):
+        read = {first.get(n.parameter or "", "") for n in node.all_input_nodes}
+        for name in sorted(read & scales.keys()):
+            if node.fact.module not in owners[name]:
+                raise _refusal(name, "code beside its own module reads it")
 
 
 def _place(

@@ -133,7 +133,7 @@ def _summary(
         problem = "it meets no activation, only other weights" if is_read else unread
         return WeightSummary((1, 1), (1, 1), (), infinite, None, problem if infinite else "")
     # What a model that differentiates itself does with W^T follows from what it does with W.
-    uses = [u for u in uses if not u.node.meta["fact"].derived] or uses
+    uses = [u for u in uses if not u.node.fact.derived] or uses
     # A shared weight follows the use with the smallest fan_in: its entries must stay Theta(1)
     # there, and the other uses get a multiplier (DESIGN 3.3, a tied readout).
     primary = min(uses, key=lambda u: log_ratio(u.fan_in))

@@ -16,8 +16,8 @@ from automup.capture.caches import forget_tensors, without_caches
 from automup.capture.draws import Draw, draw_of
 from automup.capture.flex import opened_flex_attention
 from automup.capture.graph import Node
-from automup.capture.guest import one_process
 from automup.capture.ground import one_thread
+from automup.capture.guest import one_process
 from automup.capture.init_laws import UNKNOWN, InitRecorder, Law
 from automup.capture.meta import SHADOW_LIMIT, without_weights
 from automup.capture.nested import tensors_of, with_tensors

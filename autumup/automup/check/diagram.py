@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import html
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import networkx as nx
-from torch import fx
 
+from automup.capture.graph import Node
 from automup.plan import Plan
 
 WIDTH, HEIGHT, GAP_X, GAP_Y = 230, 46, 26, 30
@@ -51,9 +51,9 @@ class _Found:
     feeds: set[tuple[str, str]] = field(default_factory=set)
 
 
-def diagram_of(graph: fx.Graph, plan: Plan) -> Diagram:
-    """The diagram of a trace; layers that differ in their numbers alone are one."""
-    found = _walk(graph)
+def diagram_of(nodes: Sequence[Node], plan: Plan) -> Diagram:
+    """The diagram of a trace's nodes; layers that differ in their numbers alone are one."""
+    found = _walk(nodes)
     counts: dict[str, set[str]] = defaultdict(set)
     for name in found.weights:
         counts[_pattern(name)].add(name)
@@ -77,14 +77,14 @@ def diagram_of(graph: fx.Graph, plan: Plan) -> Diagram:
     return Diagram(tuple(boxes), tuple(edges))
 
 
-def _walk(graph: fx.Graph) -> _Found:
+def _walk(nodes: Sequence[Node]) -> _Found:
     found = _Found()
-    weights: dict[fx.Node, set[str]] = {}  # nodes that are made of weights and constants alone
-    sources: dict[fx.Node, set[str]] = {}  # the boxes that an activation comes from
-    for node in graph.nodes:
+    weights: dict[Node, set[str]] = {}  # nodes that are made of weights and constants alone
+    sources: dict[Node, set[str]] = {}  # the boxes that an activation comes from
+    for node in nodes:
         inputs = node.all_input_nodes
         if node.op == "get_attr":
-            name = node.meta.get("parameter")
+            name = node.parameter
             weights[node] = {name} if name else set()
         elif node.op == "call_function" and inputs and all(n in weights for n in inputs):
             weights[node] = set().union(*(weights[n] for n in inputs))
@@ -95,12 +95,12 @@ def _walk(graph: fx.Graph) -> _Found:
     return found
 
 
-def _into_box(found: _Found, node: fx.Node, before: set[str], read: set[str]) -> set[str]:
+def _into_box(found: _Found, node: Node, before: set[str], read: set[str]) -> set[str]:
     """The boxes that a node's value comes from: its own if it reads weights, else those before."""
     softmax = str(node.target) in _SOFTMAX
     if node.op != "call_function" or not (read or softmax):
         return before
-    module = node.meta["fact"].module
+    module = node.fact.module
     name = f"{module}: softmax" if softmax else module or next(iter(sorted(read)))
     found.weights.setdefault(name, set()).update(read)
     found.feeds |= {(source, name) for source in before if source != name}

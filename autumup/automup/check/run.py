@@ -82,7 +82,7 @@ def check(
         remarks=audited.remarks,
         trained=trained,
         plan=case.plan,
-        diagram=diagram_of(case.study.exploration.reached[0][1].graph, case.plan),
+        diagram=diagram_of(case.study.exploration.reached[0][1].nodes, case.plan),
         other=_beside(case.other, data, protocol, widths, done),
     )
 
