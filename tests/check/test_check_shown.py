@@ -127,8 +127,8 @@ def test_the_page_is_whole_and_needs_no_network(checked: Check, tmp_path: Path) 
 
 def test_the_graph_has_a_box_for_what_reads_weights_and_for_attention() -> None:
     mu = automup.parametrize(lambda width=32: gpt.GPT(gpt.GPTConfig(n_embd=width)))
-    graph = mu.study.exploration.reached[0][1].graph
-    found = diagram_of(graph, mu.plan(64))
+    nodes = mu.study.exploration.reached[0][1].nodes
+    found = diagram_of(nodes, mu.plan(64))
     boxes = {box.name: box for box in found.boxes}
     attention = boxes["transformer.h.*.attn.c_attn"]
     assert (attention.role, attention.count, attention.shape) == ("hidden", 2, (96, 32))
