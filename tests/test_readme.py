@@ -37,7 +37,8 @@ from automup import cli
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 TESTED_ELSEWHERE = ("coverage.md", "recipes.md")  # by tests/zoo and tests/training
-PAGES = [README, *(p for p in sorted((ROOT / "docs").glob("*.md")) if p.name not in TESTED_ELSEWHERE)]
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [README, *(p for p in DOCS if p.name not in TESTED_ELSEWHERE)]
 UPDATE = bool(os.environ.get("UPDATE_README"))
 GAP = "…"
 BLOCK = re.compile(
