@@ -58,7 +58,9 @@ def test_decay_and_embeddings_by_the_papers_that_differ() -> None:
     assert adam(embedding_lr="sqrt").weight_decay == pytest.approx(12.0)
 
 
-@pytest.mark.parametrize(("family", "lr"), [("adam", 5.0), ("sgd", 25.0), ("adafactor", 1.0)])
+@pytest.mark.parametrize(
+    ("family", "lr"), [("adam", 5.0), ("sgd", 25.0), ("adafactor", 1.0), ("muon", 5.0)]
+)
 def test_a_multiplier_that_was_put_into_the_weight(family: str, lr: float) -> None:
     """W = 5 w: lr times 5^(1 + degree), less 1 where the update is in units of the weight."""
     plain, put = (multipliers(family, HIDDEN, Role.HIDDEN, gain=g) for g in (1.0, 5.0))
