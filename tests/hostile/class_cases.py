@@ -128,7 +128,8 @@ CASES = [
         "explain torch.nn:Linear",
         2,
         "automup: Linear needs in_features, out_features: no default is known. "
-        "(__init__.py) Pass --base in_features=VALUE --base out_features=VALUE.",
+        "(__init__.py) Pass --base in_features=VALUE --base out_features=VALUE, or "
+        "name a function that makes the model: __init__.py:FUNCTION.",
         {},
     ),
     Case(
@@ -151,14 +152,16 @@ CASES = [
         CONVERT,
         2,
         "automup: Net needs width, features: no default is known. (net.py) Pass --base "
-        "width=VALUE --base features=VALUE.",
+        "width=VALUE --base features=VALUE, or name a function that makes the model: "
+        "net.py:FUNCTION.",
         net(takes="self, width, features"),
     ),
     Case(
         "no defaults width",
         WIDE,
         2,
-        "automup: Net needs features: no default is known. (net.py) Pass --base features=VALUE.",
+        "automup: Net needs features: no default is known. (net.py) Pass --base features=VALUE, or "
+        "name a function that makes the model: net.py:FUNCTION.",
         net(takes="self, width, features"),
     ),
     Case(
