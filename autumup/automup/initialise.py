@@ -58,8 +58,13 @@ def initialise(
             raise UsageError(
                 f"{name} is on the meta device.", fix="Call model.to_empty(device=...) first."
             )
-    tensors |= _settled(model, left)
-    draws = _starts(models, plan.target, tensors)
+    plain = {name: place for name, place in _plain_on_meta(model) if not left(name)}
+    values = {name: getattr(module, attribute) for name, (module, attribute) in plain.items()}
+    draws = _starts(models, plan.target, {**tensors, **values})
+    device = next((tensor.device for tensor in tensors.values()), None)
+    for name, (module, attribute) in plain.items():
+        tensors[name] = torch.empty_like(values[name], device=device)
+        setattr(module, attribute, tensors[name])
     number = _agreed(tensors.values(), seed)
     with torch.no_grad():
         for name, tensor in tensors.items():
@@ -81,17 +86,12 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from model.named_buffers()
 
 
-def _settled(model: nn.Module, left: Callable[[str], bool]) -> dict[str, Tensor]:
-    """New tensors for plain attributes on meta, which ``to_empty`` does not move."""
-    device = next((tensor.device for _, tensor in _tensors(model)), None)
-    found = {}
+def _plain_on_meta(model: nn.Module) -> Iterator[tuple[str, tuple[nn.Module, str]]]:
+    """Plain attributes that are tensors on meta: ``to_empty`` does not move them."""
     for path, module in model.named_modules():
-        for attribute, value in list(vars(module).items()):
-            name = f"{path}.{attribute}" if path else attribute
-            if isinstance(value, Tensor) and value.is_meta and not left(name):
-                found[name] = torch.empty_like(value, device=device)
-                setattr(module, attribute, found[name])
-    return found
+        for attribute, value in vars(module).items():
+            if isinstance(value, Tensor) and value.is_meta:
+                yield f"{path}.{attribute}" if path else attribute, (module, attribute)
 
 
 def _starts(

@@ -136,6 +136,7 @@ ANY_MODEL: tuple[Way, ...] = (
 )  # fmt: skip
 WAYS: tuple[tuple[Way, str], ...] = (
     *itertools.product(ANY_MODEL, MODELS),
+    (tensors_on_two, "attribute"),
     (tensors_and_fsdp, "attribute"),
 )
 

@@ -185,6 +185,14 @@ def test_what_no_law_tells_is_refused_by_name(model: Callable[[int], nn.Module],
     assert left.state_dict()[name].eq(77).all()
 
 
+def test_a_refused_call_changes_nothing() -> None:
+    mu = automup.parametrize(Overwritten, inputs=(X,))
+    model = on_meta(mu, 64).to_empty(device="cpu")
+    with pytest.raises(UnresolvedError, match="table"):
+        mu.init_(model)
+    assert torch.equal(mu.init_(model, leave=["table"]).plain, torch.arange(5.0))
+
+
 def test_wrong_calls_say_what_is_wrong() -> None:
     mu = parametrized(cases.GPT)
     with pytest.raises(UsageError, match=r"wte.weight is on the meta.*to_empty"):
