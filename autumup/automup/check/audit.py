@@ -90,9 +90,10 @@ def audit(
     """
     subjects = list(_subjects(plan, runs, widths, factors))
     found = [pair for subject in subjects for pair in _of(subject, terms)]
+    found += _decay(subjects, terms)
     findings = [finding for finding, grave in found if grave or terms.own]
     remarks = [finding for finding, grave in found if not (grave or terms.own)]
-    return Audit((*findings, *_decay(subjects, terms)), tuple(remarks))
+    return Audit(tuple(findings), tuple(remarks))
 
 
 def _subjects(
@@ -105,6 +106,8 @@ def _subjects(
     for fact in plan.parameters:
         if not all(fact.name in run.weights for row in runs for run in row):
             continue
+        if fact.shape != fact.base_shape and not (fact.fan_in_dims or fact.fan_out_dims):
+            continue  # nothing that ran uses it, or it could not be resolved
         weights = tuple(tuple(run.weights[fact.name] for run in at) for at in by_width)
         shapes = [seeds[0].shape for seeds in weights]
         dims = (fact.fan_in_dims, fact.fan_out_dims)
@@ -246,8 +249,11 @@ def _same(found: Sequence[float], table: Sequence[float]) -> bool:
 # --- decay ----------------------------------------------------------------------------------------
 
 
-def _decay(subjects: Sequence[Subject], terms: Terms) -> Iterator[Finding]:
-    """Decay that is lost, or that follows another rule than that of the other weights."""
+def _decay(subjects: Sequence[Subject], terms: Terms) -> Iterator[tuple[Finding, bool]]:
+    """Decay that is lost, or that follows another rule than that of the other weights.
+
+    A hidden weight that starts with another decay than the rest is grave in automup's code alone.
+    """
     decaying = [(s, d) for s in subjects if (d := s.setting("weight_decay")) is not None]
     ways = {s.fact.name: _ways(s, d, terms) for s, d in decaying if any(d)}
     agreed = _majority(ways)
@@ -261,13 +267,13 @@ def _decay(subjects: Sequence[Subject], terms: Terms) -> Iterator[Finding]:
             wanted = subject.exponent(_wanted_decay(subject, agreed, terms))
             measured = subject.exponent(found)
             cause = f"the weight decay does not go with width as {_SAID[agreed]}"
-            yield Finding(fact.name, fact.source, "optimizer", measured, wanted, cause)
-        elif matrix and usual and not math.isclose(decay[0], usual, rel_tol=EXACT):
+            yield Finding(fact.name, fact.source, "optimizer", measured, wanted, cause), True
+        elif matrix and not _alike(_start(subject, decay), usual):
             cause = (
-                f"its weight decay is {decay[0]:g} at the narrowest width, that of the other "
-                f"hidden weights {usual:g}"
+                f"its weight decay is {decay[0]:g} at the narrowest width, which is not that of "
+                "the other hidden weights"
             )
-            yield Finding(fact.name, fact.source, "optimizer", math.nan, math.nan, cause)
+            yield Finding(fact.name, fact.source, "optimizer", math.nan, math.nan, cause), False
 
 
 _SAID = {
@@ -301,8 +307,27 @@ def _majority(ways: Mapping[str, frozenset[str]]) -> str:
     return max(counts, key=lambda way: counts[way])
 
 
-def _usual(decaying: Sequence[tuple[Subject, tuple[float, ...]]]) -> float:
-    """The decay that most hidden matrices have at the narrowest width; 0 if there is none."""
-    found = [d[0] for s, d in decaying if s.fact.role is Role.HIDDEN and len(s.fact.shape) > 1]
-    most = max(found, key=found.count, default=0.0)
-    return most if found.count(most) > len(found) / 2 else 0.0
+def _start(subject: Subject, decay: Sequence[float]) -> tuple[float, float]:
+    """The decay at the narrowest width, and times the learning rate there."""
+    rates = subject.setting("lr") or (1.0,)
+    return decay[0], decay[0] * rates[0]
+
+
+def _alike(start: tuple[float, float], usual: tuple[float, float]) -> bool:
+    """Whether a weight starts with the others' decay or lr * decay: either is a rule."""
+    known = [(a, b) for a, b in zip(start, usual, strict=True) if not math.isnan(b)]
+    return not known or any(math.isclose(a, b, rel_tol=EXACT) for a, b in known)
+
+
+def _usual(decaying: Sequence[tuple[Subject, tuple[float, ...]]]) -> tuple[float, float]:
+    """What most hidden matrices start with, see :func:`_start`; nan where there is no most."""
+    hidden = [(s, d) for s, d in decaying if s.fact.role is Role.HIDDEN and len(s.fact.shape) > 1]
+    starts = [_start(s, d) for s, d in hidden]
+    decays, products = ([f"{start[i]:.4g}" for start in starts] for i in (0, 1))
+    return _most(decays), _most(products)
+
+
+def _most(values: Sequence[str]) -> float:
+    """The value that more than half have, or nan."""
+    most = max(values, key=values.count, default="nan")
+    return float(most) if values.count(most) > len(values) / 2 else math.nan
