@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import planted_faults
 
-SETTINGS = Settings(planted_faults.LR, (1, 2, 4), seeds=2)
+SETTINGS = Settings(planted_faults.LR, (1, 2, 4, 8), seeds=3)
 
 
 @pytest.fixture(scope="module")
