@@ -121,8 +121,9 @@ def fsdp_resumed(name: str, whole: DeviceMesh, pairs: DeviceMesh) -> list[float]
 
 
 def tensors_on_two(name: str, whole: DeviceMesh, pairs: DeviceMesh) -> list[float]:
+    """Both pairs on the whole batch, since nothing averages their gradients."""
     model: Any = tensor_parallel(fresh(name), pairs["inner"])  # type: ignore[arg-type]
-    return trained(name, model, pairs["outer"])
+    return averaged(training(model, optimizer_of(name, model), TOKENS), pairs["inner"])
 
 
 def tensors_and_fsdp(name: str, whole: DeviceMesh, pairs: DeviceMesh) -> list[float]:
