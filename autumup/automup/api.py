@@ -16,12 +16,12 @@ from torch import nn
 from automup import optim
 from automup.apply import Change, check_fresh, check_plain, multiply, rescale_init
 from automup.capture.given_inputs import as_maker
+from automup.capture.values import said
 from automup.capture.widths import check_widths
 from automup.constants import NO_CONSTANTS, Constants
 from automup.errors import KnobError, PlanError, RewriteError, UnresolvedError, UsageError
 from automup.forms import check_form
 from automup.initialise import initialise
-from automup.models import said
 from automup.optim import check_module
 from automup.overrides import Fans, Overrides, matches
 from automup.plan import Plan, Unresolved
@@ -388,12 +388,13 @@ class Mup:
         )
 
     def at_base(self, base: Mapping[str, Any]) -> Mup:
-        """The same model function with another base, analysed there; the constants stay."""
+        """The same model function with another base, analysed there; constants and form stay."""
         models = self._study.models
         study = open_study(
             models.build, base, models.inputs, self._study.name, None, self._study.overrides
         )
-        return Mup(study, self._model_fn, strict=self._strict).with_constants(self.constants)
+        again = Mup(study, self._model_fn, strict=self._strict, form=self.form)
+        return again.with_constants(self.constants)
 
     def sweep(self, data: Data | str, **settings: Any) -> SweepResult:
         """Train at several widths and learning rates, in SP and in muP.

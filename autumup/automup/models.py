@@ -17,15 +17,11 @@ from automup.capture.laws import measured
 from automup.capture.meta import SHADOW_LIMIT
 from automup.capture.raised import describe, place_of
 from automup.capture.trace import Forced, Trace, Variant, WeightFact, Workshop
+from automup.capture.values import said
 from automup.capture.widths import scaled
 from automup.errors import AutomupError, CaptureError, KnobError
 
 Knobs = Mapping[str, Any]
-
-
-def said(knobs: Knobs) -> str:
-    """The knobs as people read them: ``width=256, heads=8``."""
-    return ", ".join(f"{name}={value}" for name, value in knobs.items())
 
 
 def key_of(knobs: Knobs) -> str:

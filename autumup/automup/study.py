@@ -20,9 +20,10 @@ from automup.analysis.verification import (
 )
 from automup.capture.inputs import InputMaker
 from automup.capture.load import ModelSource
+from automup.capture.values import said
 from automup.capture.variants import Exploration
 from automup.errors import AutomupError, CaptureError, InputError, KnobError
-from automup.models import Knobs, Models, key_of, said
+from automup.models import Knobs, Models, key_of
 from automup.overrides import Overrides
 from automup.plan import Unresolved
 from automup.refusals import refusal

@@ -18,9 +18,10 @@ from automup.capture.inputs import optional_candidates
 from automup.capture.memory import short_lived
 from automup.capture.runs import Runs
 from automup.capture.trace import Forced, Trace, Variant, Workshop
+from automup.capture.values import said
 from automup.capture.variants import Exploration, absorbed, explore, together
 from automup.errors import AutomupError, CaptureError
-from automup.models import Knobs, Models, key_of, said
+from automup.models import Knobs, Models, key_of
 from automup.overrides import Fans, Overrides, settled
 
 

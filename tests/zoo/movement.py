@@ -22,19 +22,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._C._functorch import is_batchedtensor
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.parametrize import ParametrizationList
-from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from automup.check.fit import slope
+from automup.check.synthetic import settle, structured_loss
 from zoo.recording import call, tensors
 from zoo.table import Slope
 
-LR, STEPS, SEEDS, CLASSES, NOISE = 2e-3, 4, 3, 8, 7
+LR, STEPS, SEEDS, NOISE = 2e-3, 4, 3, 7
 
 Make = Callable[[int], nn.Module]
 Optimize = Callable[[nn.Module], torch.optim.Optimizer]
@@ -64,29 +62,8 @@ class Task:
             return self.read(call(model, self.inputs)).float()
 
     def loss(self, output: Tensor) -> Tensor:
-        """Cross-entropy where the last axis is a finite number of classes, else a distance."""
-        if output.dim() in (2, 3) and output.shape[-1] > 1 and not self.growing[-1]:
-            classes = output.shape[-1]
-            return F.cross_entropy(output.flatten(0, -2), self._classes(output).flatten() % classes)
-        return (output - _waves(output.shape)).square().mean()
-
-    def _classes(self, output: Tensor) -> Tensor:
-        """A few classes: of the token that is read there, else of the example and position."""
-        lead = output.shape[:-1]
-        for x in tensors(self.inputs):
-            if x.dtype == torch.long and x.shape == lead:
-                return x % CLASSES
-        return sum((i for i in _indices(lead)), torch.zeros(lead, dtype=torch.long)) % CLASSES
-
-
-def _indices(shape: Sequence[int]) -> list[Tensor]:
-    return list(torch.meshgrid(*(torch.arange(n) for n in shape), indexing="ij"))
-
-
-def _waves(shape: Sequence[int]) -> Tensor:
-    """Values of size 1 that vary along every axis, and do not change when an axis grows."""
-    phase = sum(((1 + d) * i for d, i in enumerate(_indices(shape))), torch.zeros(shape))
-    return torch.cos(phase)
+        """See :func:`automup.check.synthetic.structured_loss`."""
+        return structured_loss(output, list(tensors(self.inputs)), self.growing)
 
 
 def task(make: Make, inputs: Any, read: Read | None) -> Task:
@@ -125,21 +102,6 @@ def train(model: nn.Module, optimize: Optimize, job: Task, steps: int = STEPS) -
     }
     weight = gradient.abs() / gradient.abs().sum()
     return Moved(float(((end - start).abs() * weight).sum()), moved)
-
-
-def settle(model: nn.Module) -> nn.Module:
-    """Eval mode, since dropout is noise; but what normalises in training normalises here, too.
-
-    A batch norm in eval mode is no norm at all before it has seen data: it divides by 1, and a
-    network that is built around it shrinks or explodes with depth. A spectral norm in eval mode
-    divides by the gain of a random direction.
-    """
-    model.eval()
-    for module in model.modules():
-        spectral = any(isinstance(h, SpectralNorm) for h in module._forward_pre_hooks.values())
-        if spectral or isinstance(module, _NormBase | _SpectralNorm):
-            module.train()
-    return model
 
 
 def _distance(a: Tensor, b: Tensor) -> float:
@@ -236,17 +198,7 @@ def module_slopes(times: Sequence[int], runs: Sequence[Sequence[Moved]]) -> dict
 
 
 def _slope(times: Sequence[int], runs: Sequence[Sequence[float]]) -> Slope:
-    values = [fitted(times, run) for run in runs]
+    values = [slope(times, run) for run in runs]
     mean = sum(values) / len(values)
     spread = sum((v - mean) ** 2 for v in values) / max(1, len(values) - 1)
     return Slope(mean, math.sqrt(spread / len(values)))
-
-
-def fitted(times: Sequence[int], moved: Sequence[float]) -> float:
-    """Least squares of log2 movement against log2 width; nan where nothing moved."""
-    if not all(0 < m < math.inf for m in moved):
-        return math.nan
-    x, y = [math.log2(t) for t in times], [math.log2(m) for m in moved]
-    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
-    top = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
-    return top / sum((a - mean_x) ** 2 for a in x)

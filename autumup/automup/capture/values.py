@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from automup.errors import UsageError
@@ -17,6 +17,11 @@ def parse_value(text: str) -> Any:
         return ast.literal_eval(word)
     except (ValueError, SyntaxError):
         return text.strip()
+
+
+def said(values: Mapping[str, Any]) -> str:
+    """Knobs and their values as people read them: ``width=256, heads=8``."""
+    return ", ".join(f"{name}={value}" for name, value in values.items())
 
 
 def parse_assignments(items: Iterable[str]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from automup.check.fit import slope
 from automup.check.result import Finding
 from automup.check.training import Run, Weight
 from automup.plan import Parameter, Plan, ratios
-from automup.rules import FAMILIES, Ratios, Role, init_multiplier, multipliers
+from automup.rules import FAMILIES, Multipliers, Ratios, Role, init_multiplier, multipliers
 
 EXACT = 1e-3
 """How far a setting may be from the table: it is computed, not measured."""
@@ -54,7 +54,8 @@ class Audit:
 class Subject:
     """One parameter at all widths: the plan's facts and what was found, by width.
 
-    ``factors`` are the code's own factors beside it, relative to the narrowest width.
+    ``factors`` are the code's own factors beside it, and ``scales`` those that the plan's form puts
+    there, both relative to the narrowest width.
     """
 
     fact: Parameter
@@ -62,6 +63,7 @@ class Subject:
     grown: tuple[Ratios, ...]
     weights: tuple[tuple[Weight, ...], ...]
     factors: tuple[float, ...]
+    scales: tuple[float, ...]
 
     def setting(self, key: str) -> tuple[float, ...] | None:
         """A setting of its group by width, or None where it has none."""
@@ -71,6 +73,14 @@ class Subject:
     def exponent(self, values: Sequence[float]) -> float:
         """The power of the width that values by width follow."""
         return slope(self.widths, values)
+
+    def table(self, family: str) -> list[Multipliers]:
+        """What muP's table says of its settings, by width, in the plan's form."""
+        role = self.fact.role
+        return [
+            multipliers(family, r, role, gain=1.0 / scale)
+            for r, scale in zip(self.grown, self.scales, strict=True)
+        ]
 
 
 def audit(
@@ -114,7 +124,9 @@ def _subjects(
         grown = tuple(ratios(s, shapes[0], *dims, fact.fixed) for s in shapes)
         ones = (1.0,) * len(widths)
         beside = tuple(factors.get(fact.name, ones))
-        yield Subject(fact, tuple(widths), grown, weights, beside)
+        scales = [plan.scale(replace(fact, shape=shape)) for shape in shapes]
+        formed = tuple(scale / scales[0] for scale in scales)
+        yield Subject(fact, tuple(widths), grown, weights, beside, formed)
 
 
 def _of(subject: Subject, terms: Terms) -> Iterator[tuple[Finding, bool]]:
@@ -131,7 +143,8 @@ def _of(subject: Subject, terms: Terms) -> Iterator[tuple[Finding, bool]]:
 def _init(subject: Subject) -> Iterator[tuple[Finding, bool]]:
     fact = subject.fact
     for label, role, drawn, grown in _pieces(subject):
-        expected = [init_multiplier(r, role) for r in grown]
+        pairs = zip(grown, subject.scales, strict=True)
+        expected = [init_multiplier(r, role) / scale for r, scale in pairs]
         rms = [math.sqrt(sum(s) / len(s)) * f for s, f in zip(drawn, subject.factors, strict=True)]
         if not any(rms):
             continue
@@ -206,7 +219,7 @@ def _rate(subject: Subject, family: str) -> Iterator[tuple[Finding, bool]]:
     found = [
         rate / rates[0] * factor**power for rate, factor in zip(rates, subject.factors, strict=True)
     ]
-    table = [multipliers(family, r, subject.fact.role).lr for r in subject.grown]
+    table = [row.lr for row in subject.table(family)]
     if not _same(found, table):
         measured, wanted = subject.exponent(found), subject.exponent(table)
         cause = _rate_cause(subject.fact, measured, wanted, family)
@@ -232,7 +245,7 @@ def _epsilon(subject: Subject, family: str) -> Iterator[tuple[Finding, bool]]:
     if family != "adam" or values is None or not all(values):
         return
     found = [v / values[0] for v in values]
-    table = [multipliers(family, r, subject.fact.role).eps for r in subject.grown]
+    table = [row.eps for row in subject.table(family)]
     if not _same(found, table):
         measured, wanted = subject.exponent(found), subject.exponent(table)
         cause = "Adam's epsilon does not follow the gradient, which falls with fan_out"
@@ -296,8 +309,7 @@ def _wanted_decay(subject: Subject, way: str, terms: Terms) -> list[float]:
     if way != "independent":
         return [1.0] * len(subject.grown)
     if terms.own and terms.family:
-        role = subject.fact.role
-        return [multipliers(terms.family, r, role).weight_decay for r in subject.grown]
+        return [row.weight_decay for row in subject.table(terms.family)]
     rates = subject.setting("lr") or (1.0,) * len(subject.grown)
     return [rates[0] / rate if rate else math.nan for rate in rates]
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from automup.capture.values import said
 from automup.check.result import Check, Finding, Reading, Trained
-from automup.models import said
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from automup.cli.models import check_folder, load, open_model, running_model, said
+from automup.capture.values import said
+from automup.cli.models import check_folder, load, open_model, running_model
 from automup.cli.options import Base, Input, Model, Override, Strict, Width
 from automup.errors import UsageError
 from automup.files import exists, write_atomically

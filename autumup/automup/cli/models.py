@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from automup.capture.values import said
 from automup.errors import CaptureError, UsageError
 
 if TYPE_CHECKING:
@@ -98,10 +99,6 @@ def running_model() -> Iterator[None]:
             where=place_of(error),
             fix="Derive it from Exception.",
         ) from error
-
-
-def said(values: Any) -> str:
-    return ", ".join(f"{name}={value}" for name, value in values.items())
 
 
 def check_folder(file: Path) -> None:

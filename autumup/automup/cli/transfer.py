@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from automup.cli.models import check_folder, running_model, said
+from automup.capture.values import said
+from automup.cli.models import check_folder, running_model
 from automup.errors import UsageError
 
 if TYPE_CHECKING:
