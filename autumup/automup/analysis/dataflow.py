@@ -153,20 +153,28 @@ def contains(large: Sequence[Node], small: Sequence[Node]) -> bool:
 
 
 def _before_dropout(node: Node) -> Node | None:
-    """What goes into a dropout, if the node is what comes out of one."""
+    """What goes into a dropout, if the node is what comes out of one.
+
+    On meta torch writes it out: noise = empty_like(x).bernoulli_(1 - p).div_(1 - p), x * noise.
+    """
     if node.target is operator.getitem:
         drop = node.args[0]
         return drop.args[0] if drop.target in _DROPOUTS and node.args[1] == 0 else None
+    if node.target is _aten.mul.Tensor and isinstance(noise := node.args[1], Node):
+        drawn = noise.args[0] if noise.target is _aten.div_.Scalar else None
+        if isinstance(drawn, Node) and drawn.target is _aten.bernoulli_.float:
+            return node.args[0] if noise.args[1] == drawn.args[1] else None
     return node.args[0] if node.target in _DROPOUTS else None
 
 
-_DROPOUTS = {torch.ops.aten.native_dropout.default, torch.ops.aten.dropout.default}
-_RESHAPES = {torch.ops.aten._unsafe_view.default, torch.ops.aten._reshape_alias.default}
+_aten = torch.ops.aten
+_DROPOUTS = {_aten.native_dropout.default, _aten.dropout.default}
+_RESHAPES = {_aten._unsafe_view.default, _aten._reshape_alias.default}
 
 
 def _target(node: Node) -> Any:
     """What the node runs; which kind of reshape it is may depend on strides, hence on sizes."""
-    return torch.ops.aten.view.default if node.target in _RESHAPES else node.target
+    return _aten.view.default if node.target in _RESHAPES else node.target
 
 
 def _same(a: Node, b: Node, twin: dict[Node, Node]) -> bool:

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from types import FunctionType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -26,6 +27,13 @@ _DEEP = 3
 _Cache: Any = functools._lru_cache_wrapper
 _known: dict[int, Any] = {}
 """The caches of functions that are written in user files, by id."""
+_without_tensors: WeakKeyDictionary[Any, tuple[int, int]] = WeakKeyDictionary()
+"""Caches that hold no tensors, with how often and with how much they had been filled by then."""
+_MANY = 16
+"""Entries of a cache that is not looked into again before something new comes into it.
+
+What is in a smaller one may be a list or a dictionary that is filled later.
+"""
 _filled: list[tuple[dict[Any, Any], Any]] = []
 """Dictionaries, with the keys that code filled in them when they were missing."""
 _looked_at = [0]
@@ -51,7 +59,7 @@ def forget_tensors(model: nn.Module) -> None:
     """Drop cached tensors, and those without values from the dictionaries of a model's files."""
     _clear_caches(model)
     for container in [v for space in _namespaces(model) for v in space.values() if type(v) is dict]:
-        for key in [k for k, v in container.items() if any(t.is_meta for t in _tensors(v, _DEEP))]:
+        for key in [k for k, v in container.items() if _holds_meta(v)]:
             del container[key]
             if not any(known is container and k == key for known, k in _filled):
                 _filled.append((container, key))
@@ -61,10 +69,14 @@ def _clear_caches(model: nn.Module) -> None:
     _look_for_caches()
     own = (v for space in _namespaces(model) for v in space.values() if isinstance(v, _Cache))
     for cache in (*_known.values(), *own):
-        if cache.cache_info().currsize and any(
-            True for _ in _tensors(gc.get_referents(cache), _DEEP)
-        ):
+        state = cache.cache_info()
+        filled = (state.misses, state.currsize)
+        if not state.currsize or (state.currsize > _MANY and _without_tensors.get(cache) == filled):
+            continue
+        if any(True for _ in _tensors(gc.get_referents(cache), _DEEP)):
             cache.cache_clear()
+        else:
+            _without_tensors[cache] = filled
 
 
 def _look_for_caches() -> None:
@@ -90,6 +102,15 @@ def _namespaces(model: nn.Module) -> Iterator[dict[str, Any]]:
             yield dict(vars(cls))
             files.update((id(f.__globals__), f.__globals__) for f in own)
     yield from files.values()
+
+
+def _holds_meta(value: Any) -> bool:
+    if not isinstance(value, _HOLDERS):  # as good as always
+        return False
+    return any(tensor.is_meta for tensor in _tensors(value, _DEEP))
+
+
+_HOLDERS = (torch.Tensor, list, tuple, dict)
 
 
 def _tensors(value: Any, deep: int) -> Iterator[torch.Tensor]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from automup.capture.ground import Ground
 from automup.capture.reads import DISPATCHED_READS, Guess, ReadGuard
@@ -21,6 +21,7 @@ from automup.capture.results import Results
 from automup.capture.source import user_frames
 from automup.capture.tensors import (
     magnitudes,
+    mapped,
     storage_of,
     tensors_in,
     tensors_read,
@@ -138,7 +139,7 @@ class MetaMode(Ground):
             return args[0]  # torch.tensor(...) stays on the device that code expects of it
         meta_args, meta_kwargs = args, kwargs
         if "device" in kwargs or not all(x.is_meta for x in tensors):
-            meta_args, meta_kwargs = tree_map(self._to_meta_value, (args, kwargs))
+            meta_args, meta_kwargs = mapped(self._to_meta_value, (args, kwargs))
         if not tensors and traits.takes_device:
             meta_kwargs = {**meta_kwargs, "device": _META}
         try:
@@ -169,14 +170,14 @@ class MetaMode(Ground):
 
     def _with_shadow(self, func: Any, args: Any, kwargs: Any, out: Any) -> Any:
         """Run the operation on the shadows too, where the result is small."""
-        metas = [x for x in tree_leaves(out) if isinstance(x, torch.Tensor)]
+        metas = tensors_in(out)
         if any(x.numel() > self._limit for x in metas):
             return out
-        real_args, real_kwargs = tree_map(self._to_real_value, (args, kwargs))
+        real_args, real_kwargs = mapped(self._to_real_value, (args, kwargs))
         real = func(*real_args, **real_kwargs)
         if out is None:  # the operation has no meta kernel: its shapes come from the real run
             return tree_map(lambda x: self.to_meta(x) if isinstance(x, torch.Tensor) else x, real)
-        reals = [x for x in tree_leaves(real) if isinstance(x, torch.Tensor)]
+        reals = tensors_in(real)
         for meta, value in zip(metas, reals, strict=True):
             self._remember(meta, value)
         return out

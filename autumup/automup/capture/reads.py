@@ -71,21 +71,20 @@ class ReadGuard(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        kwargs = kwargs or {}
-        if func == _IS_META and self._on_meta_init is not None:
+        read = _PYTHON_READS.get(func)
+        if read is not None and args and isinstance(args[0], torch.Tensor) and args[0].is_meta:
+            return read(self._mode, *args, **(kwargs or {}))
+        if func == _GETITEM and len(args) == 2:
+            args = (args[0], _within(self._mode, *args))
+        elif func == _IS_META and self._on_meta_init is not None:
             frame = sys._getframe(1)
             if frame.f_code.co_filename == torch.nn.init.__file__:
                 self._on_meta_init(frame)
-        read = _PYTHON_READS.get(getattr(func, "__name__", ""))
-        first = args[0] if args else None
-        if read is not None and isinstance(first, torch.Tensor) and first.is_meta:
-            return read(self._mode, *args, **kwargs)
-        if len(args) == 2 and getattr(func, "__name__", "") == "__getitem__":
-            args = (first, _within(self._mode, args[0], args[1]))
-        return func(*args, **kwargs)
+        return func(*args, **kwargs) if kwargs else func(*args)
 
 
 _IS_META = torch.Tensor.is_meta.__get__  # type: ignore[attr-defined]
+_GETITEM = torch.Tensor.__getitem__
 
 
 def _guessed_values(mode: MetaMode, tensor: torch.Tensor) -> Any:
@@ -137,15 +136,16 @@ def _convert(kind: type) -> Callable[[MetaMode, torch.Tensor], Any]:
     return lambda mode, tensor: kind(_read_item(mode, tensor))
 
 
-_PYTHON_READS: dict[str, Callable[..., Any]] = {
-    "item": _read_item,
-    "new_tensor": _new_tensor,
-    "tolist": _tolist,
-    "numpy": _numpy,
-    "equal": _read_equal,
-    "__bool__": _convert(bool),
-    "__int__": _convert(int),
-    "__index__": _convert(int),
-    "__float__": _convert(float),
-    "__format__": _format,
+_PYTHON_READS: dict[Any, Callable[..., Any]] = {
+    torch.Tensor.item: _read_item,
+    torch.Tensor.new_tensor: _new_tensor,
+    torch.Tensor.tolist: _tolist,
+    torch.Tensor.numpy: _numpy,
+    torch.Tensor.equal: _read_equal,
+    torch.equal: _read_equal,
+    torch.Tensor.__bool__: _convert(bool),
+    torch.Tensor.__int__: _convert(int),
+    torch.Tensor.__index__: _convert(int),
+    torch.Tensor.__float__: _convert(float),
+    torch.Tensor.__format__: _format,
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,6 +118,18 @@ def tensors_in(value: Any) -> list[torch.Tensor]:
     found: list[torch.Tensor] = []
     _gather(value, found)
     return found
+
+
+def mapped(change: Callable[[Any], Any], value: Any) -> Any:
+    """An operation's arguments with something else in the place of each leaf."""
+    kind = type(value)
+    if kind is tuple:
+        return tuple([mapped(change, item) for item in value])
+    if isinstance(value, list | tuple):
+        return [mapped(change, item) for item in value]
+    if kind is dict:
+        return {key: mapped(change, item) for key, item in value.items()}
+    return change(value)
 
 
 def _gather(value: Any, found: list[torch.Tensor]) -> None:

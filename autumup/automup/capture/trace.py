@@ -24,7 +24,7 @@ from automup.capture.nested import tensors_of, with_tensors
 from automup.capture.reads import Guess
 from automup.capture.real import on_real_tensors
 from automup.capture.recorder import GraphRecorder, returned_tensors
-from automup.capture.restored import restored
+from automup.capture.restored import Belongings
 from automup.errors import EndlessError, KnobError
 
 LATE_INITS = ("initialize_weights", "init_weights", "reset_parameters")
@@ -156,6 +156,7 @@ class Workshop:
             WeightFact(tuple(names[id(p)]), tuple(p.shape), self._recorder.law(p))
             for p in model.parameters()
         )
+        self._belongings = Belongings(model)
         return Build(model, weights, late)
 
     def draw_of(self, tensor: torch.Tensor) -> Draw:
@@ -178,7 +179,7 @@ class Workshop:
         model = self.built.model
         with (
             without_caches(model),
-            restored(model, self._mode),
+            self._belongings.restored(self._mode),
             one_process(),
             self._ground() as mode,
             _in_mode(model, variant.training),
