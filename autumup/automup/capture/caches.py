@@ -28,12 +28,13 @@ _Cache: Any = functools._lru_cache_wrapper
 _known: dict[int, Any] = {}
 """The caches of functions that are written in user files, by id."""
 _without_tensors: WeakKeyDictionary[Any, tuple[int, int]] = WeakKeyDictionary()
-"""Caches that hold no tensors, with how often and with how much they had been filled by then."""
-_MANY = 16
-"""Entries of a cache that is not looked into again before something new comes into it.
+"""Large caches that hold no tensors, with how often and how much they had been filled by then.
 
-What is in a smaller one may be a list or a dictionary that is filled later.
+They are not looked into again before something new comes in. What is in a small one is a list or a
+dictionary, perhaps, that is filled later.
 """
+_MANY = 64
+"""Items in a large cache."""
 _filled: list[tuple[dict[Any, Any], Any]] = []
 """Dictionaries, with the keys that code filled in them when they were missing."""
 _looked_at = [0]
@@ -71,11 +72,12 @@ def _clear_caches(model: nn.Module) -> None:
     for cache in (*_known.values(), *own):
         state = cache.cache_info()
         filled = (state.misses, state.currsize)
-        if not state.currsize or (state.currsize > _MANY and _without_tensors.get(cache) == filled):
+        if not state.currsize or _without_tensors.get(cache) == filled:
             continue
-        if any(True for _ in _tensors(gc.get_referents(cache), _DEEP)):
+        inside = list(_items(gc.get_referents(cache), _DEEP))
+        if any(isinstance(item, torch.Tensor) for item in inside):
             cache.cache_clear()
-        else:
+        elif len(inside) > _MANY:
             _without_tensors[cache] = filled
 
 
@@ -114,8 +116,13 @@ _HOLDERS = (torch.Tensor, list, tuple, dict)
 
 
 def _tensors(value: Any, deep: int) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif deep and isinstance(value, list | tuple | dict):
+    return (item for item in _items(value, deep) if isinstance(item, torch.Tensor))
+
+
+def _items(value: Any, deep: int) -> Iterator[Any]:
+    """What lists, tuples and dictionaries hold that are so deep inside each other."""
+    if deep and isinstance(value, list | tuple | dict):
         for inside in value.values() if isinstance(value, dict) else value:
-            yield from _tensors(inside, deep - 1)
+            yield from _items(inside, deep - 1)
+    else:
+        yield value
