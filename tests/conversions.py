@@ -13,7 +13,7 @@ import sys
 import tempfile
 import tokenize
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,11 +24,11 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from automup.api import Mup
-from automup.capture.load import ModelSource, load_model
+from automup.capture.load import ModelSource, load_model, load_text
 from automup.convert import convert
-from automup.converted import without_attention
 from automup.errors import AutomupError
 from automup.planning import make_plan
+from automup.rewrite.attention import in_sight
 from automup.study import Study, study_source
 from conftest import EXAMPLES, ROOT
 
@@ -79,7 +79,10 @@ class File:
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """A model file and what convert made of it, each with its study."""
+    """A model file and what convert made of it, each with its study.
+
+    That of the converted file has it do at the base what it does at any other width.
+    """
 
     file: File
     source: ModelSource
@@ -90,7 +93,8 @@ class Pair:
 
     def build(self, which: str, knobs: dict[str, int]) -> nn.Module:
         torch.manual_seed(1)
-        model = (self.study if which == "author" else self.again).models.build(knobs)
+        source = self.source if which == "author" else self.made
+        model = source.build({**dict(self.file.fixed), **knobs})
         if self.file.late:
             torch.manual_seed(1)
             getattr(model, self.file.late)()
@@ -119,8 +123,9 @@ def converted(file: File) -> Pair:
     out = path.with_name(f"mu_{abs(hash(file))}_{path.name}")
     out.write_text(conversion.text, encoding="utf-8", newline="")
     made = load_model(f"{out}{colon}{function}")
-    with without_attention(made.module):
-        again = study_source(made, dict(file.base), dict(file.fixed), study.models.inputs)
+    module = load_text(in_sight(conversion.text), str(out))
+    seen = replace(made, cls=getattr(module, made.name), module=module)
+    again = study_source(seen, dict(file.base), dict(file.fixed), study.models.inputs)
     return Pair(file, source, study, made, again, conversion.notes)
 
 
@@ -223,16 +228,10 @@ def public(source: ModelSource) -> set[str]:
 
 
 def assert_nothing_left(pair: Pair) -> None:
-    """The converted file's own analysis finds it in muP, and converting it changes nothing.
-
-    The calculus sees all multipliers but those of torch's own attention.
-    """
-    base = pair.again.models.at_base
-    for spot in pair.again.exponents.spots:
-        assert all(type(base.get_submodule(m)) is nn.MultiheadAttention for m in spot.modules)
+    """The converted file's own analysis finds it in muP, and converting it changes nothing."""
+    assert not pair.again.exponents.spots
     assert not pair.again.exponents.unresolved
-    with without_attention(pair.made.module):
-        plan = make_plan(pair.again, pair.file.wide)
+    plan = make_plan(pair.again, pair.file.wide)
     assert {p.name: p.init_mult for p in plan.parameters if p.init_mult != 1.0} == {}
     assert convert(pair.made, pair.again).text == pair.made.text
 

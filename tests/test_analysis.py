@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 import automup
-from automup.errors import AutomupError, PlanError, RewriteError, UnresolvedError
+from automup.errors import AutomupError, PlanError, UnresolvedError
 from models_small import attention, images, model, vectors
 
 TOKENS = torch.arange(24).view(2, 12) * 5 % 64
@@ -346,6 +346,13 @@ T.vec("fused-parts-cut-twice", "self.l = nn.Linear(d, 2 * d + 12, bias=False)\n"
 # cut and joined again before anything reads it: one axis
 T.vec("cut-and-joined-again", L,
       "a = self.l(h)\nh = h + torch.cat([-a[:, :8], a[:, 8:]], -1)", {"l.weight": HID})
+# joined and taken apart again: what is of another size meets nothing but its own constant
+T.vec("joined-and-cut-again", "", "d = h.shape[1]\n"
+      "u, v, w = torch.cat([h, h * d], -1).split([d, d // 2, d // 2], -1)\n"
+      "h = u + torch.cat([v, w], -1) / d", {})
+T.vec("joined-and-cut-elsewhere", "", "d = h.shape[1]\n"
+      "u, v = torch.cat([h, h * d], -1).split([d // 2, d + d // 2], -1)\nh = h + v[:, :d]", {},
+      sites=(("scale", -1.0),))
 # q with heads that grow, k and v with one fixed head, in one projection
 T.vec("fused-multi-query", "self.l = nn.Linear(d, d + 16, bias=False)\nself.o = nn.Linear(d, d, "
       "bias=False)",
@@ -374,8 +381,10 @@ T.vec("loss-summed-over-width", L,
 T.vec("table-without-an-exponent", L,
       "h = self.l(h) + math.sqrt(h.shape[-1]) * torch.sin(torch.arange(h.shape[-1]) * 1.0)", {},
       refused="table of constants whose size changes with width")
-T.vec("multiplier-in-a-library", L, "h = F.gelu(F.normalize(self.l(h), dim=-1))", {},
-      refused="computed in torch's normalize", error=RewriteError)
+T.vec("multiplier-on-what-a-library-returns", L, "h = F.gelu(F.normalize(self.l(h), dim=-1))",
+      {"l.weight": HID}, sites=(("reduction", -0.5),))
+T.vec("multiplier-on-a-whole-number", L, "h = F.gelu(self.l(h) * h.shape[-1])",
+      {"l.weight": HID}, sites=(("scale", -1.0),))
 T.vec("no-name-for-the-size", W,
       "return (lambda: F.relu(h @ self.w).view(24, 8, -1))().sum(-1)", {"w": HID},
       sites=(("reduction", -1.0),))  # h.size(-1) / 8: any size that grows alike will do

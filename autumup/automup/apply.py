@@ -19,7 +19,7 @@ from automup.capture.laws import contradicts
 from automup.compiling import Guard
 from automup.edits import Edit
 from automup.errors import PlanError, UsageError
-from automup.multihead import scale_logits, without_nested_tensors
+from automup.multihead import scale_logits, scale_projected_query, without_nested_tensors
 from automup.plan import Parameter, Plan
 from automup.reach import Path
 from automup.recompile import Patch, Scaling, apply_patch, digest_of_file
@@ -72,7 +72,21 @@ class MultiheadChange:
     factor: float
 
 
-Change = AttributeChange | MethodChange | InputChange | OutputChange | MultiheadChange
+@dataclass(frozen=True)
+class AttentionChange:
+    """Multiply the logits of the function of torch's that such a module calls, called by another.
+
+    ``path``: how that module leads to it.
+    """
+
+    module: str
+    path: Path
+    factor: float
+
+
+Change = (
+    AttributeChange | MethodChange | InputChange | OutputChange | MultiheadChange | AttentionChange
+)
 
 
 SAMPLE = 1 << 13
@@ -161,6 +175,8 @@ def multiply(model: nn.Module, changes: Sequence[Change]) -> None:
                 assert isinstance(module, nn.MultiheadAttention)
                 scale_logits(module, factor)
                 without_nested_tensors(model)
+            case AttentionChange(path=path, factor=factor):
+                scale_projected_query(module, path, factor)
             case InputChange(factor=factor):
                 apply_patch(module, Scaling("input", factor))
             case OutputChange(factor=factor):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import linecache
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch.utils._pytree import tree_leaves
@@ -13,33 +12,29 @@ from torch.utils._pytree import tree_leaves
 from automup.analysis.comparison import Comparison
 from automup.capture.load import ModelSource, load_text
 from automup.capture.raised import describe
-from automup.capture.trace import Workshop
-from automup.converted import without_attention
 from automup.errors import AutomupError, RewriteError
-from automup.models import Knobs
+from automup.models import Knobs, Models
 from automup.planning import make_plan
+from automup.rewrite.attention import in_sight
 from automup.study import Study, study_source
 
 CHECKABLE = 1 << 24  # parameters; a larger base model is not built for the bit-for-bit check
 
 
-def check_converted(
-    source: ModelSource, study: Study, text: str, head_dims: Mapping[str, int]
-) -> None:
+def check_converted(source: ModelSource, study: Study, text: str) -> None:
     """The converted file must be in muP, and at the base the author's model bit for bit.
 
     Args:
         source: the author's file.
         study: the study of its model.
         text: the converted file.
-        head_dims: torch's own attention modules that it scales, with their heads' sizes.
 
     Raises:
         RewriteError: if it is not, or does not run.
     """
     lines = linecache.cache.get(source.file)
     try:
-        wrong = _faults(source, study, text, head_dims)
+        wrong = _faults(source, study, text)
     except Exception as error:  # the file that was made may fail in any way
         said = error if isinstance(error, AutomupError) else f"{describe(error)}."
         raise RewriteError(
@@ -67,43 +62,28 @@ def _advice(source: ModelSource, wrong: Sequence[str]) -> str:
     return "Please report this as a bug, with the model file."
 
 
-def _faults(
-    source: ModelSource, study: Study, text: str, head_dims: Mapping[str, int]
-) -> list[str]:
-    """What the analysis of the converted file still finds, and where it differs at the base.
-
-    In torch's own attention, which multiplies a part of a bias, the calculus cannot see the
-    multiplier: it must find there that it is needed, without it.
-    """
-    before = _run_at_base(study)  # loading the text defines the file's own operations anew
-    module = load_text(text, source.file)
-    made = ModelSource(getattr(module, source.name), module, source.file, source.name, text)
+def _faults(source: ModelSource, study: Study, text: str) -> list[str]:
+    """What the analysis of the converted file still finds, and where it differs at the base."""
     author = study.models
-    with without_attention(module):
-        converted = study_source(made, study.base, author.fixed, author.inputs, study.overrides)
-        left = converted.exponents
-        plan = make_plan(converted, converted.wide)
-    spots = [s for s in left.spots if not head_dims.keys() >= set(s.modules)]
-    wrong = [str(s.span) for s in spots] + _new_problems(study, left)
-    wrong += _unscaled(converted, head_dims)
+    before = _run_at_base(author)  # loading the text defines the file's own operations anew
+    made = _loaded(source, in_sight(text))
+    converted = study_source(made, study.base, author.fixed, author.inputs, study.overrides)
+    left = converted.exponents
+    plan = make_plan(converted, converted.wide)
+    wrong = [str(s.span) for s in left.spots] + _new_problems(study, left)
     wrong += [f"init of {p.name}" for p in plan.parameters if p.init_mult != 1.0 and not p.parts]
     wrong += _wrong_parts(study, converted)
-    if not _same(before, _run_at_base(converted)):
-        wrong.append(_UNLIKE if _same(before, _run_at_base(study)) else _UNSTEADY)
+    made = _loaded(source, text)
+    after = _run_at_base(Models(made.build, study.base, author.inputs, author.fixed))
+    if not _same(before, after):
+        wrong.append(_UNLIKE if _same(before, _run_at_base(author)) else _UNSTEADY)
     return wrong
 
 
-def _unscaled(converted: Study, head_dims: Mapping[str, int]) -> list[str]:
-    """Attention modules of torch that the converted model does not scale as planned."""
-    if not head_dims:
-        return []
-    model = Workshop(lambda: converted.models.build(converted.wide)).built.model
-    wrong = []
-    for name, size in head_dims.items():
-        module: Any = model.get_submodule(name)
-        if getattr(module, "mup_scale", 1.0) != (size / module.head_dim) ** 0.5:
-            wrong.append(f"the logits of {name}")
-    return wrong
+def _loaded(source: ModelSource, text: str) -> ModelSource:
+    """The file with another text."""
+    module = load_text(text, source.file)
+    return ModelSource(getattr(module, source.name), module, source.file, source.name, text)
 
 
 def _wrong_parts(study: Study, converted: Study) -> list[str]:
@@ -150,16 +130,16 @@ def _same(before: list[torch.Tensor], after: list[torch.Tensor]) -> bool:
     )
 
 
-def _run_at_base(study: Study) -> list[torch.Tensor]:
+def _run_at_base(models: Models) -> list[torch.Tensor]:
     """The weights and outputs at the base; nothing of a model too large to be built for it."""
-    if sum(p.numel() for p in study.models.at_base.parameters()) > CHECKABLE:
+    if sum(p.numel() for p in models.at_base.parameters()) > CHECKABLE:
         return []
     eager = torch.compiler.set_stance("force_eager")
     with torch.random.fork_rng(devices=[]), torch.no_grad(), eager:
         torch.manual_seed(0)
-        model = study.models.drawn(study.base)
+        model = models.drawn(models.base)
         model.eval()
-        inputs = study.models.inputs(model)
+        inputs = models.inputs(model)
         outputs = model(*inputs.args, **inputs.kwargs)
         leaves = (x for x in tree_leaves(outputs) if isinstance(x, torch.Tensor))
         tensors = [x.as_subclass(torch.Tensor) for x in leaves]

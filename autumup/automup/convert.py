@@ -87,8 +87,9 @@ def convert(source: ModelSource, study: Study, *, strict: bool = True) -> Conver
         fixed=_given(source, study),
         sites=_multipliers(source, written, unrun.twins),
         head_dims={f"{name}.out_proj.weight": n for name, n in written.head_dims.items()},
+        attention_classes=written.attention_classes,
     )
-    check_converted(source, study, text, written.head_dims)
+    check_converted(source, study, text)
     places = (*suspicious, *(p for p in unrun.notes if p.line not in elsewhere))
     notes = tuple(f"not run by any trace: line {p.line}: {p.text} ({p.why})" for p in places)
     left = tuple(f"not resolved: {group}" for group in grouped(plan.unresolved))

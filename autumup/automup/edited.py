@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cache, lru_cache, partial
 from itertools import islice
+from typing import Any
 
 from torch import nn
 
@@ -19,7 +20,7 @@ from automup.compiling import Guard, refuse
 from automup.edits import Edit
 from automup.errors import RewriteError
 from automup.plan import Span
-from automup.reach import Path, find_member, find_paths
+from automup.reach import Path, find_member, find_paths, name_of_called
 from automup.recompile import read_source
 from automup.rewrite import Unrun, find_unrun, function_at
 from automup.study import Study
@@ -38,21 +39,27 @@ def edited_forms(study: Study, spot: Spot) -> Iterator[tuple[Edits, bool]]:
         yield form, any(step.kind == "item" for step in path)
 
 
-def argument_forms(study: Study, spot: Spot, file: str = "") -> Iterator[Edits]:
-    """Edits of one argument of a call on the way to a spot, the innermost call first.
+def call_forms(study: Study, spot: Spot, file: str = "") -> Iterator[Edits]:
+    """Edits of a call on the way to a spot, the innermost call first: of an argument or the result.
 
     For functions whose code cannot be edited, or does not show what it computes, as a library's,
-    or one out of a registry: a scale or a query that is passed to them. ``file``: where the calls
-    must be, if that matters.
+    or one out of a registry: a scale or a query that is passed to them, or what they return.
+    ``file``: where the calls must be, if that matters.
     """
     model = study.models.at_base
+    fact = spot.first.node.fact
     for depth, frame in enumerate(spot.first.frames):
         ways = [path for _, path in _ways(model, spot.first, depth)]
         sure = (i for i, path in enumerate(ways) if all(step.kind != "item" for step in path))
         way = next(sure, None)
-        if way is not None and file in ("", frame.file):
-            for number in range(min(ARGUMENTS, len(_arguments_of(frame)))):
-                yield _for_each_module(study, partial(_edited_argument, study, depth, way, number))
+        if way is None or file not in ("", frame.file):
+            continue
+        numbers: list[int | None] = [*range(min(ARGUMENTS, len(_arguments_of(frame))))]
+        attention = spot.first.kind == "attention"
+        if (depth or fact.library) and (not attention or spot.first.degree == 1.0):
+            numbers.insert(len(numbers) if attention else 0, None)
+        for number in numbers:
+            yield _for_each_module(study, partial(_edited_call, study, depth, way, number))
 
 
 def _for_each_module(
@@ -85,16 +92,39 @@ def _edited_in(study: Study, number: int, known: Correction) -> tuple[MethodChan
     return (MethodChange(owner, path, (edit,), guards, edit.span.file), *moved)
 
 
-def _edited_argument(
-    study: Study, depth: int, way: int, number: int, known: Correction
+def _edited_call(
+    study: Study, depth: int, way: int, number: int | None, known: Correction
 ) -> tuple[MethodChange, ...]:
+    """An edit of a call's argument, or of its result without a number."""
     model = study.models.at_base
     owners = [frame_owner(model, o) for o in known.node.fact.owners]
-    edit = edit_for(known, depth, owners)
-    span = _arguments_of(known.frames[depth])[number]
+    edit = replace(edit_for(known, depth, owners), constant=False)
+    frame = known.frames[depth]
+    if number is None:
+        factor = replace(edit.factor, exponent=edit.factor.exponent * known.degree)
+        edit = replace(edit, factor=factor)
+    else:
+        edit = replace(edit, span=_arguments_of(frame)[number])
+    span = edit.span
     owner, path = _way(model, known, depth, way)
-    edit = replace(edit, span=span, constant=False)
     return (MethodChange(owner, path, (edit,), guards_around(study, span), span.file),)
+
+
+def way_to(study: Study, known: Correction, function: Callable[..., Any]) -> tuple[str, Path]:
+    """A module, and how it leads to a function that a correction's innermost frame calls by name.
+
+    Raises:
+        RewriteError: if it does not.
+    """
+    for owner, path in _ways(study.models.at_base, known, 0):
+        step = name_of_called(study.models.at_base.get_submodule(owner), path, function)
+        if step is not None:
+            return owner, (*path, step)
+    raise RewriteError(
+        f"No way was found to this call of torch's {function.__name__}.",
+        where=str(known.frames[0]),
+        fix="Call it by its name in a method of the module.",
+    )
 
 
 def guard_only(study: Study, known: Correction) -> tuple[MethodChange, ...]:
@@ -103,7 +133,7 @@ def guard_only(study: Study, known: Correction) -> tuple[MethodChange, ...]:
     Raises:
         UnresolvedError: if there is such code, but no way to the function.
     """
-    if not known.frames or known.node.fact.library:
+    if not known.frames:
         return ()
     span = known.frames[0].span
     guards = guards_around(study, span)

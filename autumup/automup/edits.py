@@ -78,6 +78,7 @@ class Edit:
     ``tensor_names``: local names that are bound to tensors of one dimension or more.
     ``module_call``: the expression calls a submodule or a linear function.
     ``attention``: it calls attention that computes with ``scale=``, whatever its name is.
+    ``projects``: it calls torch's ``multi_head_attention_forward``.
     """
 
     span: Span
@@ -86,3 +87,4 @@ class Edit:
     tensor_names: frozenset[str]
     module_call: bool
     attention: bool = False
+    projects: bool = False

@@ -5,17 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import takewhile
 
+import torch.nn.functional as F
 from torch import nn
 
 from automup.analysis.comparison import Spot
 from automup.analysis.placement import frame_owner
 from automup.analysis.sites import Correction
-from automup.apply import AttributeChange, Change, InputChange, MultiheadChange, OutputChange
+from automup.apply import (
+    AttentionChange,
+    AttributeChange,
+    Change,
+    InputChange,
+    MultiheadChange,
+    OutputChange,
+)
 from automup.capture.graph import Node
-from automup.edited import argument_forms, edited_forms, guard_only
+from automup.edited import call_forms, edited_forms, guard_only, way_to
 from automup.errors import RewriteError
 from automup.study import Study
 
+ATTENTION = F.multi_head_attention_forward
 OUTPUTS = 4  # modules before an operation whose outputs are tried: those next to it
 
 Form = Callable[[Spot, Correction], Iterable[Change]]
@@ -37,12 +46,14 @@ def forms_for(study: Study, spot: Spot) -> Iterator[tuple[Form, bool]]:
     if spot.first.kind == "attention" and isinstance(
         model.get_submodule(fact.module), nn.MultiheadAttention
     ):
-        yield _multihead_form, True
+        yield multihead_form, True
+    if fact.library[-1:] == (ATTENTION.__name__,):
+        yield _attention_form(study), True
     if spot.first.kind == "readout":
         if _owns(model, spot.first.reader, spot.first.parameter):
             yield _input_form, True
     else:
-        yield from ((form, False) for form in argument_forms(study, spot))
+        yield from ((form, False) for form in call_forms(study, spot))
         for number in range(min(OUTPUTS, len(_upstream(model, spot.first)))):
             yield _output_form(study, number), False
     yield from ((form, True) for form in late)
@@ -91,8 +102,19 @@ def _input_form(spot: Spot, correction: Correction) -> Sequence[Change]:
     return (InputChange(correction.reader, correction.factor),)
 
 
-def _multihead_form(spot: Spot, correction: Correction) -> Sequence[Change]:
+def multihead_form(spot: Spot, correction: Correction) -> Sequence[Change]:
     return (MultiheadChange(correction.node.fact.module, correction.factor),)
+
+
+def _attention_form(study: Study) -> Form:
+    """Torch's attention, which a function of the author's calls by hand."""
+
+    def change(spot: Spot, correction: Correction) -> Sequence[Change]:
+        owner, path = way_to(study, correction, ATTENTION)
+        scaled = AttentionChange(owner, path, correction.factor)
+        return (scaled, *guard_only(study, correction))
+
+    return change
 
 
 def _owns(model: nn.Module, path: str, parameter: str) -> bool:
@@ -113,7 +135,8 @@ def _output_form(study: Study, number: int) -> Form:
     def change(spot: Spot, correction: Correction) -> Sequence[Change]:
         paths = _upstream(model, correction)[number : number + 1]
         scaled = (OutputChange(path, correction.factor) for path in paths)
-        return (*scaled, *guard_only(study, correction))
+        own = not correction.node.fact.library
+        return (*scaled, *(guard_only(study, correction) if own else ()))
 
     return change
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from automup.reach import Step
+from automup.reach import Path, Step
 from automup.recompile import Wrapping, apply_patch
 
 _PROJECTIONS = ("_in_projection_packed", "_in_projection")
@@ -33,6 +33,17 @@ def scale_logits(module: nn.MultiheadAttention, factor: float) -> None:
         Step("global", "F.multi_head_attention_forward"),
     )
     apply_patch(module, Wrapping(attend, packed_if_fused, 1.0))
+    scale_projected_query(module, attend, factor)
+
+
+def scale_projected_query(module: nn.Module, attend: Path, factor: float) -> None:
+    """Multiply the logits of torch's ``multi_head_attention_forward`` by a factor.
+
+    Args:
+        module: whose code calls it.
+        attend: how the module leads to it.
+        factor: 1 leaves its numbers as they are.
+    """
     for name in _PROJECTIONS:
         apply_patch(module, Wrapping((*attend, Step("global", name)), with_scaled_query, factor))
 

@@ -100,6 +100,14 @@ def find_member(module: nn.Module, file: str, function: str) -> Path | None:
     return None
 
 
+def name_of_called(module: nn.Module, path: Path, called: Any) -> Step | None:
+    """By which global name the function that a path leads to knows another; None if by none."""
+    first, *rest = path
+    start = vars(module)[str(first.name)] if first.kind == "own" else part(module, first)
+    function = functools.reduce(part, rest, start)
+    return next((step for step, value in _called(function) if value is called), None)
+
+
 def _functions(
     start: Iterable[tuple[Step, Any]],
 ) -> Iterator[tuple[Path, types.FunctionType]]:

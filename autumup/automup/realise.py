@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import torch
+
 from automup.analysis.comparison import Comparison, Spot
 from automup.analysis.sites import Correction
 from automup.apply import Change, MethodChange, multiply
@@ -279,9 +281,14 @@ def _same_at_base(study: Study, after: Comparison) -> bool:
     return True
 
 
+_aten = torch.ops.aten
+_SCALES = {_aten.mul.Tensor, _aten.div.Tensor, _aten.mul_.Tensor, _aten.div_.Tensor}
+
+
 def _numbers(nodes: Iterable[Node]) -> set[float]:
     """The single constants that a graph computes with; tables may hold what numpy drew."""
     args = {x for n in nodes for x in (*n.args, *n.kwargs.values()) if type(x) is float}
+    args |= {float(x) for n in nodes if n.target in _SCALES for x in n.args if type(x) is int}
     facts = [n.fact for n in nodes]
     return args | {f.value for f in facts if f.value and all(size == 1 for size in f.shape)}
 

@@ -6,15 +6,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch.nn.functional as F
 from torch import nn
 
 from automup.analysis.comparison import Spot
-from automup.analysis.placement import edit_for, frame_owner, takes_scale
+from automup.analysis.placement import called_at, edit_for, frame_owner, takes_scale
 from automup.analysis.sites import Correction
 from automup.capture.load import ModelSource
-from automup.edited import argument_forms
+from automup.edited import call_forms
 from automup.edits import Edit, Factor, Multiplier
 from automup.errors import RewriteError
+from automup.live_forms import Form, multihead_form
 from automup.realise import mended_by
 from automup.rewrite import attention
 from automup.study import Study
@@ -25,11 +27,12 @@ class Written:
     """The multipliers of one spot, or of a whole file.
 
     ``edits``: each with the kind of its spot. ``head_dims``: torch's own attention modules, by
-    name, each with the size of its heads at the base.
+    name, each with the size of its heads at the base; ``attention_classes``: those of the file.
     """
 
     edits: dict[Edit, str]
     head_dims: dict[str, int]
+    attention_classes: tuple[str, ...] = ()
 
 
 def write_multipliers(source: ModelSource, study: Study) -> Written:
@@ -42,11 +45,13 @@ def write_multipliers(source: ModelSource, study: Study) -> Written:
     for spot in study.exponents.spots:
         if all(_in_file(source, spot, c) for c in spot.corrections):
             written.edits.update((edit, spot.first.kind) for edit in _edits(source, study, spot))
-        elif heads := _head_dims(study, spot):
+        elif heads := _head_dims(source, study, spot):
             written.head_dims.update(heads)
         else:
             written.edits.update(_edits_of_calls(source, study, spot))
-    return written
+    modules = [study.models.at_base.get_submodule(name) for name in written.head_dims]
+    own = {type(m).__name__: None for m in modules if type(m) is not nn.MultiheadAttention}
+    return replace(written, attention_classes=tuple(own))
 
 
 def rows_of_attention(written: Written) -> list[Multiplier]:
@@ -59,12 +64,25 @@ def rows_of_attention(written: Written) -> list[Multiplier]:
 def _in_file(source: ModelSource, spot: Spot, correction: Correction) -> bool:
     """Whether the expression that needs the multiplier is one of the file's own."""
     here = spot.frame is not None and spot.frame.file == source.file
-    return here and (correction.outside_library or _takes_scale(source, spot, correction))
+    return here and (
+        correction.outside_library
+        or _takes_scale(source, spot, correction)
+        or _projects(source, spot, correction)
+    )
 
 
 def _takes_scale(source: ModelSource, spot: Spot, correction: Correction) -> bool:
     library = correction.node.fact.library
     return takes_scale(spot.span, library, vars(source.module))
+
+
+def _projects(source: ModelSource, spot: Spot, correction: Correction) -> bool:
+    """Whether the file calls torch's function for projections and attention there."""
+    library = correction.node.fact.library
+    if library[-1:] != (attention.TORCHS,):
+        return False
+    function = getattr(F, attention.TORCHS)
+    return called_at(spot.span, vars(source.module)) is function
 
 
 def _edits(source: ModelSource, study: Study, spot: Spot) -> Iterator[Edit]:
@@ -75,7 +93,8 @@ def _edits(source: ModelSource, study: Study, spot: Spot) -> Iterator[Edit]:
         fact = correction.node.fact
         owners = [frame_owner(model, path) for path in fact.owners]
         scaled = _takes_scale(source, spot, correction)
-        edit = replace(edit_for(correction, 0, owners), attention=scaled)
+        edit = edit_for(correction, 0, owners)
+        edit = replace(edit, attention=scaled, projects=_projects(source, spot, correction))
         edits.setdefault(edit, fact.module)
     if len({edit.factor.base for edit in edits}) > 1:
         raise RewriteError(
@@ -99,19 +118,28 @@ def _once(edits: Iterable[Edit]) -> Iterator[Edit]:
 # --- multipliers of code outside the file ---------------------------------------------------------
 
 
-def _head_dims(study: Study, spot: Spot) -> dict[str, int]:
+def _head_dims(source: ModelSource, study: Study, spot: Spot) -> dict[str, int]:
     """The attention modules of torch that compute a spot, with the size of a head at the base."""
     found: dict[str, int] = {}
     models = [study.models.shop(knobs).built.model for knobs in (study.base, study.wide)]
     names = {id(module): name for name, module in models[0].named_modules()}
     for correction in spot.corrections:
         base, wide = (m.get_submodule(correction.node.fact.module) for m in models)
-        if type(base) is not nn.MultiheadAttention or type(wide) is not nn.MultiheadAttention:
+        if not isinstance(base, nn.MultiheadAttention) or not isinstance(wide, type(base)):
+            return {}
+        own = type(base) is not nn.MultiheadAttention
+        if own and not (_is_own(source, base) and _mends(study, spot, multihead_form)):
             return {}
         if (correction.size, correction.exponent) != ((base.head_dim, wide.head_dim), -0.5):
             return {}
         found[names[id(base)]] = base.head_dim
     return found
+
+
+def _is_own(source: ModelSource, module: nn.MultiheadAttention) -> bool:
+    """Whether its class is at the top level of the file."""
+    cls = type(module)
+    return vars(source.module).get(cls.__name__) is cls and cls.__module__ == source.module.__name__
 
 
 def _edits_of_calls(source: ModelSource, study: Study, spot: Spot) -> dict[Edit, str]:
@@ -121,8 +149,8 @@ def _edits_of_calls(source: ModelSource, study: Study, spot: Spot) -> dict[Edit,
         RewriteError: if none does.
     """
     if spot.first.kind != "readout":
-        for form in argument_forms(study, spot, source.file):
-            if spot.key in mended_by(study, spot, form):
+        for form in call_forms(study, spot, source.file):
+            if _mends(study, spot, form):
                 changes = [x for c in spot.corrections for x in form(spot, c)]
                 return {edit: spot.first.kind for change in changes for edit in change.edits}
     correction, fact = spot.first, spot.first.node.fact
@@ -134,3 +162,11 @@ def _edits_of_calls(source: ModelSource, study: Study, spot: Spot) -> dict[Edit,
         fix="Write it in the file itself"
         + ("." if fact.library else ", or use automup.parametrize on the live model."),
     )
+
+
+def _mends(study: Study, spot: Spot, form: Form) -> bool:
+    """Whether a model with this form of the multiplier runs, and needs it no more."""
+    try:
+        return spot.key in mended_by(study, spot, form)
+    except RewriteError:
+        return False

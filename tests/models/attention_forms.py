@@ -289,6 +289,51 @@ scores = q @ k.mT / math.sqrt(d)
         "self.mha = Own(dim, heads, batch_first=True)",
         "class Own(nn.MultiheadAttention):\n    pass\n",
     ),
+    "a subclass that calls its parent": (
+        "y = self.mha(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)",
+        "self.mha = Own(dim, heads, batch_first=True)",
+        """
+class Own(nn.MultiheadAttention):
+    def forward(self, x):
+        return super().forward(x, x, x, need_weights=False)[0]
+""",
+    ),
+    "a subclass that passes its parent by": (
+        "y = self.mha(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)",
+        "self.mha = Own(dim, heads, batch_first=True)",
+        """
+class Own(nn.MultiheadAttention):
+    def forward(self, x):
+        return nn.MultiheadAttention.forward(self, x, x, x, need_weights=False)[0]
+""",
+    ),
+    "torch's function by hand": (
+        """
+h = x.transpose(0, 1)
+h = F.multi_head_attention_forward(
+    h, h, h, self.heads * self.head_dim, self.heads, self.qkv.weight, self.bias,
+    None, None, False, 0.0, self.out.weight, None, self.training, need_weights=False,
+)[0]
+y = h.transpose(0, 1).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+""",
+        "self.bias = nn.Parameter(torch.zeros(3 * dim))",
+    ),
+    "torch's function by hand, of three weights": (
+        """
+h, (a, b, c) = x.transpose(0, 1), self.maps
+h, weights = attend(
+    query=h, key=h, value=h, embed_dim_to_check=a.in_features, num_heads=self.heads,
+    in_proj_weight=None, in_proj_bias=torch.cat([a.bias, b.bias, c.bias]),
+    bias_k=None, bias_v=None, add_zero_attn=False, dropout_p=0.0,
+    out_proj_weight=self.out.weight, out_proj_bias=None, training=self.training,
+    use_separate_proj_weight=True, q_proj_weight=a.weight, k_proj_weight=b.weight,
+    v_proj_weight=c.weight,
+)
+y = h.transpose(0, 1).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+""",
+        "self.maps = nn.ModuleList(nn.Linear(dim, dim) for _ in range(3))",
+        "from torch.nn.functional import multi_head_attention_forward as attend\n",
+    ),
 }
 
 #: The ways that compute softmax(q k / sqrt(d)) v, which are all the same model.
@@ -324,7 +369,7 @@ STANDARD = (
 NEUTRAL = ("cosine similarity", "linear attention")
 
 #: Those whose attention is in code outside the file.
-REFUSED = ("a subclass of nn.MultiheadAttention",)
+REFUSED = ("a subclass that passes its parent by",)
 
 FORMS = tuple(name for name in _WAYS if name not in REFUSED)
 

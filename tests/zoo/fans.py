@@ -205,7 +205,7 @@ def _bystanders(record: Record, call: Call) -> tuple[set[str], set[str]]:
     if any(b.active for b in call.leaves(Blank)):  # perhaps with the dot product of two vectors
         met = {n for sources, rank, _ in arguments if rank < 2 <= len(sources) for n in sources}
         counts = entries_by_weight(record, call) if met else {}
-        return set(), {name for name in met if counts[name][0] > 1}
+        return set(), {n for n in met & counts.keys() if counts[n][0] > 1}
     several = [a for a in arguments if a[2] > 1]
     if len(several) < 2:
         return set(), set()

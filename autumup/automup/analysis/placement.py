@@ -166,6 +166,31 @@ def _functions(text: str) -> tuple[ast.FunctionDef | ast.AsyncFunctionDef | ast.
     return tuple(node for node in ast.walk(tree) if isinstance(node, kinds))
 
 
+def called_at(span: Span, names: Mapping[str, Any]) -> Any:
+    """What the call at a span calls, if that is known by a name in its file; else None.
+
+    Args:
+        span: of the expression.
+        names: the globals of its file.
+    """
+    call = _call_at(span)
+    if call is None:
+        return None
+    root, *rest = ast.unparse(call.func).split(".")
+    called = names.get(root)
+    for name in rest:
+        called = getattr(called, name, None)
+    return called
+
+
+def _call_at(span: Span) -> ast.Call | None:
+    try:
+        call = ast.parse(f"({span_text(span)}\n)", mode="eval").body
+    except SyntaxError:
+        return None
+    return call if isinstance(call, ast.Call) else None
+
+
 def takes_scale(span: Span, library: Sequence[str], names: Mapping[str, Any]) -> bool:
     """Whether the call at a span is torch's attention, written in Python, with a ``scale`` to give.
 
@@ -174,20 +199,13 @@ def takes_scale(span: Span, library: Sequence[str], names: Mapping[str, Any]) ->
         library: torch's functions that it runs, the one that it calls last.
         names: the globals of its file.
     """
-    try:
-        call = ast.parse(f"({span_text(span)}\n)", mode="eval").body
-    except SyntaxError:
+    call, called = _call_at(span), called_at(span, names)
+    if not library or call is None:
         return False
-    if not library or not isinstance(call, ast.Call):
-        return False
-    root, *rest = ast.unparse(call.func).split(".")
-    called = names.get(root)
-    for name in rest:
-        called = getattr(called, name, None)
-    if getattr(inspect.unwrap(called), "__qualname__", "") != library[-1]:  # type: ignore[arg-type]
+    if getattr(inspect.unwrap(called), "__qualname__", "") != library[-1]:
         return False
     try:
-        parameters = [*inspect.signature(called).parameters]  # type: ignore[arg-type]
+        parameters = [*inspect.signature(called).parameters]
     except (TypeError, ValueError):
         return False
     if parameters[:2] != ["query", "key"] or "scale" not in parameters:

@@ -39,6 +39,8 @@ class Correction:
     """The module that reads the shared weight of a readout."""
     end: bool = False
     """Whether it is a readout after which nothing infinite comes."""
+    degree: float = 1.0
+    """How what is at fault depends on the operation: as this power of its result."""
 
     @property
     def node(self) -> Node:
@@ -192,6 +194,7 @@ def _correction(
         _why(fault),
         origins[node].kind == "constant",
         *_tied(origins),
+        degree=origins[node].degree,
     )
 
 

@@ -2,19 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+FUNCTION = "mup_attention_forward"
 CLASS = "MupMultiheadAttention"
 CALL = "mup_attention_"
+TORCHS = "multi_head_attention_forward"
+"""The function of torch that its own modules call, and that a file may call by hand."""
 
 HEADER = """\
 #   head_dim the size of a head at the base, of an attention module of torch
 """
+_UNSCALED, _FIXED = "if mup_scale != 1.0:", "if head_dim != module.head_dim:"
 
-CODE = '''\
-class MupMultiheadAttention(torch.nn.MultiheadAttention):
-    """torch's attention with its logits multiplied by ``mup_scale``.
+_FORWARD = '''\
+def mup_attention_forward(
+    query,
+    key,
+    value,
+    embed_dim_to_check,
+    num_heads,
+    in_proj_weight,
+    in_proj_bias,
+    *args,
+    mup_scale,
+    **kwargs,
+):
+    """torch's multi_head_attention_forward with its logits multiplied by ``mup_scale``.
 
     They are linear in the projected query W x + b, so x and b are multiplied.
     """
+    size = embed_dim_to_check
+    if mup_scale != 1.0:
+        query = query * mup_scale
+        if in_proj_bias is not None:
+            query_bias, rest = in_proj_bias.split([size, 2 * size])
+            in_proj_bias = torch.cat([query_bias * mup_scale, rest])
+    return torch.nn.functional.multi_head_attention_forward(
+        query, key, value, size, num_heads, in_proj_weight, in_proj_bias, *args, **kwargs
+    )
+'''
+
+_MODULES = '''\
+
+
+class MupMultiheadAttention(torch.nn.MultiheadAttention):
+    """torch's attention with its logits multiplied by ``mup_scale``."""
 
     def forward(
         self,
@@ -27,27 +60,24 @@ class MupMultiheadAttention(torch.nn.MultiheadAttention):
         average_attn_weights=True,
         is_causal=False,
     ):
-        bias = None
-        if self.in_proj_bias is not None:
-            query_bias, rest = self.in_proj_bias.split([self.embed_dim, 2 * self.embed_dim])
-            bias = torch.cat([query_bias * self.mup_scale, rest])
         swap = self.batch_first and query.dim() == 3
         if swap:
             query, key, value = (x.transpose(0, 1) for x in (query, key, value))
-        output, weights = torch.nn.functional.multi_head_attention_forward(
-            query * self.mup_scale,
+        output, weights = mup_attention_forward(
+            query,
             key,
             value,
             self.embed_dim,
             self.num_heads,
             self.in_proj_weight,
-            bias,
+            self.in_proj_bias,
             self.bias_k,
             self.bias_v,
             self.add_zero_attn,
             self.dropout,
             self.out_proj.weight,
             self.out_proj.bias,
+            mup_scale=self.mup_scale,
             training=self.training,
             key_padding_mask=key_padding_mask,
             need_weights=need_weights,
@@ -61,14 +91,15 @@ class MupMultiheadAttention(torch.nn.MultiheadAttention):
         )
         return (output.transpose(0, 1) if swap else output), weights
 
-
+{classes}
 def mup_attention_(model):
     """Give the logits of torch's own attention modules their multiplier, in place."""
+    kinds = {{kinds}}
     for name, module in model.named_modules():
-        if type(module) is torch.nn.MultiheadAttention:
+        if type(module) in kinds:
             head_dim = _mup_row(f"{name}.out_proj.weight").get("head_dim", module.head_dim)
             if head_dim != module.head_dim:
-                module.__class__ = MupMultiheadAttention
+                module.__class__ = kinds[type(module)]
                 module.mup_scale = (head_dim / module.head_dim) ** 0.5
                 # torch's fused kernels for inference, which would bypass the class, need this
                 module._qkv_same_embed_dim = False
@@ -78,3 +109,31 @@ def mup_attention_(model):
         ):
             module.use_nested_tensor = False  # and so do nested tensors
 '''
+_SUBCLASS = '''
+class Mup{name}({name}, MupMultiheadAttention):
+    """{name} with its logits multiplied by ``mup_scale``."""
+
+'''
+
+
+def attention_code(modules: bool, subclasses: Sequence[str]) -> str:
+    """Source for the block.
+
+    Args:
+        modules: whether the model has attention modules of torch; else its code calls the function.
+        subclasses: the file's own classes of such modules.
+    """
+    if not modules:
+        return _FORWARD
+    kinds = {"torch.nn.MultiheadAttention": CLASS, **{n: f"Mup{n}" for n in subclasses}}
+    table = ", ".join(f"{kind}: {made}" for kind, made in kinds.items())
+    classes = "".join(_SUBCLASS.replace("{name}", name) for name in subclasses)
+    return _FORWARD + _MODULES.replace("{classes}", classes).replace("{{kinds}}", f"{{{table}}}")
+
+
+def in_sight(text: str) -> str:
+    """A converted file's text, whose attention does at the base as at any other width.
+
+    Where a factor is 1 it runs the author's own code, which cannot be compared with a wider run.
+    """
+    return text.replace(_UNSCALED, "if True:").replace(_FIXED, "if True:")

@@ -23,6 +23,7 @@ NAMES = (
     "mup_optimizer",
     "_mup_row",
     "_mup_ratios",
+    attention.FUNCTION,
     attention.CLASS,
     attention.CALL,
 )
@@ -180,6 +181,8 @@ def block_code(
     sites: Sequence[Multiplier],
     init: bool,
     redrawn: Sequence[str],
+    attends: bool,
+    subclasses: Sequence[str],
     modules: Mapping[str, str],
     indent: str,
     newline: str,
@@ -193,6 +196,8 @@ def block_code(
         sites: the multipliers in the forward pass.
         init: whether anything calls ``mup_init_``.
         redrawn: rows of the weights that a method draws anew, if it does not draw all.
+        attends: whether an edit calls torch's attention with a multiplier.
+        subclasses: the file's own classes of torch's attention modules that need one.
         modules: what the file calls ``torch`` and ``math``.
         indent: one level of indentation.
         newline: the line ending.
@@ -217,7 +222,8 @@ def block_code(
     for blank, choice in _CHOICE.items():
         rescaling = rescaling.replace(blank, choice if redrawn else "")
     functions = [_LOOKUP, ratios, *([rescaling] if init else [])]
-    functions += [attention.CODE] if heads else []
+    if heads or attends:
+        functions.append(attention.attention_code(heads, subclasses))
     functions.append(groups_code(cut=cut))
     text = "\n\n".join([header + table, *functions])
     for module, local in modules.items():

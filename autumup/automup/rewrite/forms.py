@@ -14,6 +14,7 @@ import libcst as cst
 
 from automup.edits import Edit
 from automup.rewrite.arguments import add_keyword
+from automup.rewrite.attention import FUNCTION
 from automup.rewrite.imports import Imports
 from automup.rewrite.scalars import is_scalar
 from automup.rewrite.syntax import (
@@ -65,6 +66,14 @@ def beside(constant: cst.BaseExpression, factor: str) -> cst.BaseExpression:
     bare = constant.with_changes(lpar=[], rpar=[])
     both = product(bare, cst.parse_expression(factor))
     return both.with_changes(lpar=constant.lpar, rpar=constant.rpar)
+
+
+def attention_with_projections(node: Node, edit: Edit, context: Context) -> Node | None:
+    """torch's ``multi_head_attention_forward``: the block has one that takes a multiplier."""
+    if not edit.projects or not isinstance(node, cst.Call):
+        return None
+    called = node.with_changes(func=cst.Name(FUNCTION))
+    return add_keyword(called, "mup_scale", _factor(edit))
 
 
 def attention_scale(node: Node, edit: Edit, context: Context) -> Node | None:
@@ -279,6 +288,7 @@ def _factor(edit: Edit) -> cst.BaseExpression:
 
 
 FORMS: tuple[Callable[[Node, Edit, Context], Node | None], ...] = (
+    attention_with_projections,
     attention_scale,
     author_constant,
     first_operand,

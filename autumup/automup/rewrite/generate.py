@@ -35,6 +35,7 @@ def convert_source(
     redrawn: Collection[str] = (),
     sites: Sequence[Multiplier] = (),
     head_dims: Mapping[str, int] = MappingProxyType({}),
+    attention_classes: Sequence[str] = (),
 ) -> str:
     """The muP version of a model file, which does not import automup.
 
@@ -55,6 +56,7 @@ def convert_source(
         sites: the multipliers that the edits make, for the reader.
         head_dims: torch's own attention modules whose logits need one, by the weights of their
             output projections, each with the size of its heads at the base.
+        attention_classes: the file's own classes among them.
 
     Raises:
         RewriteError: if any part of the conversion has no safe place in the file.
@@ -64,7 +66,7 @@ def convert_source(
     file = os.path.basename(filename)
     module = parse(edit_sites(source, edits, filename=filename), filename)
     imports = read_imports(module)
-    _check_names(imports, file)
+    _check_names(imports, [*NAMES, *(f"Mup{name}" for name in attention_classes)], file)
     init = needs_init(parameters)
     module = rewire(module, _root(module, root_class, file), imports, file)
     rows = table(parameters, head_dims)
@@ -84,6 +86,8 @@ def convert_source(
         sites=sites,
         init=init,
         redrawn=patterns,
+        attends=any(edit.projects for edit in edits),
+        subclasses=attention_classes,
         modules={name: imports.local(name) for name in ("torch", "math")},
         indent=module.default_indent,
         newline=module.default_newline,
@@ -126,8 +130,8 @@ def _is_converted(module: cst.Module) -> bool:
     return any(m.matches(statement, assigned) for statement in module.body)
 
 
-def _check_names(imports: Imports, file: str) -> None:
-    for name in NAMES:
+def _check_names(imports: Imports, names: Sequence[str], file: str) -> None:
+    for name in names:
         if name in imports.others or name in imports.all:
             raise RewriteError(
                 f"The file has a {name} of its own, which the muP code would replace.",

@@ -17,6 +17,7 @@ import libcst as cst
 from automup.edits import Edit
 from automup.plan import Span
 from automup.rewrite.alike import Twin, match_twin
+from automup.rewrite.attention import TORCHS
 from automup.rewrite.constructor import self_name
 from automup.rewrite.edit import Source, read
 from automup.rewrite.forms import FLEX, SDPA
@@ -25,7 +26,20 @@ from automup.rewrite.statements import Function, Outline, Statement, outline
 from automup.rewrite.syntax import code, dotted, last_name
 
 _CONTRACTIONS = frozenset(
-    {"matmul", "mm", "bmm", "mv", "einsum", "tensordot", "baddbmm", "addmm", "addbmm", SDPA, FLEX}
+    {
+        "matmul",
+        "mm",
+        "bmm",
+        "mv",
+        "einsum",
+        "tensordot",
+        "baddbmm",
+        "addmm",
+        "addbmm",
+        SDPA,
+        FLEX,
+        TORCHS,
+    }
 )
 _FUNCTIONS = frozenset({"linear", "bilinear", "conv1d", "conv2d", "conv3d"})
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
 
 from automup.analysis.dataflow import Op, Size, log_ratio, product
-from automup.analysis.flow import EPSILON, Flow, State, scaled
+from automup.analysis.flow import EPSILON, Flow, State, join_states, scaled
 from automup.analysis.ops.registry import floating_inputs, rule
 from automup.analysis.ops.statistics import is_statistic
 from automup.analysis.views import Axis, expanded, mapped, repeated, reshaped, resized
@@ -115,8 +116,38 @@ def _cut(flow: Flow, state: State, dim: int, sizes: tuple[Size, ...]) -> State:
 @rule("split", "split_with_sizes", "chunk", "tensor_split", "unsafe_split",
       "unsafe_split_with_sizes", "unsafe_chunk")  # fmt: skip
 def _split(flow: Flow, op: Op) -> list[State]:
-    dim = op.arg(2, "dim", 0)
-    return [_cut(flow, flow.state(op.arg(0)), dim, sizes) for sizes in _part_sizes(flow, op)]
+    dim, parts = op.arg(2, "dim", 0), _part_sizes(flow, op)
+    sources = _taken_apart(flow, op) or [op.arg(0)] * len(parts)
+    pairs = zip(sources, parts, strict=True)
+    return [_cut(flow, flow.state(source), dim, sizes) for source, sizes in pairs]
+
+
+def _taken_apart(flow: Flow, op: Op) -> list[Node] | None:
+    """Of each part that an operation splits off a concatenation, the operand that it lies in.
+
+    None if it splits something else, or a part has entries of several operands.
+    """
+    joined = op.arg(0)
+    if op.base.target not in _SPLITS or joined.target is not _aten.cat.default:
+        return None
+    cat, rank = flow.dataflow.ops[joined], len(flow.sizes(joined))
+    dim = op.arg(2, "dim", 0) % rank
+    if cat.arg(1, "dim", 0) % rank != dim:
+        return None
+    ends = _ends([flow.sizes(n)[dim] for n in cat.arg(0)])
+    parts = _ends([sizes[dim] for sizes in _part_sizes(flow, op)])
+    found = [
+        node
+        for part in pairwise([(0, 0), *parts])
+        for node, whole in zip(cat.arg(0), pairwise([(0, 0), *ends]), strict=True)
+        if all(whole[0][w] <= part[0][w] < part[1][w] <= whole[1][w] for w in (0, 1))
+    ]
+    return found if len(found) == len(parts) else None
+
+
+def _ends(sizes: Sequence[Size]) -> list[Size]:
+    """Where each of several pieces ends, at both widths."""
+    return list(zip(*(accumulate(s[w] for s in sizes) for w in (0, 1)), strict=True))
 
 
 @rule("unbind")
@@ -144,6 +175,9 @@ def _part_sizes(flow: Flow, op: Op) -> list[tuple[Size, ...]]:
 def _cat(flow: Flow, op: Op) -> State:
     parts = [n for n in op.arg(0) if isinstance(n, Node)]
     states = [flow.state(n) for n in parts]
+    readers = [flow.dataflow.ops[n] for n in flow.dataflow.readers(op.base)]
+    if readers and all(_taken_apart(flow, reader) for reader in readers):
+        return join_states(states)  # nobody reads it as a whole
     joined = flow.join(op, states)
     if joined.kind == "activation":
         for part in parts:
@@ -190,6 +224,7 @@ def _last_infinite(sizes: tuple[Size, ...]) -> Size:
 
 
 _aten = torch.ops.aten
+_SPLITS = {_aten.split.Tensor, _aten.split_with_sizes.default}
 _OVERWRITES = {_aten.copy_.default, _aten.fill_.Tensor}
 _ADDING = {
     _aten.index_add.default, _aten.index_add_.default, _aten.scatter_add.default,
