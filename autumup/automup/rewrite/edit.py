@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import libcst as cst
-from libcst.metadata import CodeRange, MetadataWrapper, ParentNodeProvider, PositionProvider
+from libcst.metadata import CodeRange, MetadataWrapper, PositionProvider
 
 from automup.edits import Edit, Factor
 from automup.errors import RewriteError
@@ -72,6 +72,30 @@ def byte_order_mark(source: str) -> str:
     return source[: source.startswith("\ufeff")]
 
 
+class _Family(cst.CSTVisitor):
+    """The parent of every node; libcst's own provider looks for a method for each attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parents: dict[cst.CSTNode, cst.CSTNode] = {}
+        self._line: list[cst.CSTNode] = []
+
+    def on_visit(self, node: cst.CSTNode) -> bool:
+        if self._line:
+            self.parents[node] = self._line[-1]
+        self._line.append(node)
+        return True
+
+    def on_leave(self, original_node: cst.CSTNode) -> None:
+        self._line.pop()
+
+    def on_visit_attribute(self, node: cst.CSTNode, attribute: str) -> None:
+        pass
+
+    def on_leave_attribute(self, original_node: cst.CSTNode, attribute: str) -> None:
+        pass
+
+
 class Source:
     """A parsed file with the positions and parents of its nodes."""
 
@@ -81,7 +105,9 @@ class Source:
         wrapper = MetadataWrapper(parse(source, filename), unsafe_skip_copy=True)
         self.module = wrapper.module
         self.positions: Mapping[cst.CSTNode, CodeRange] = wrapper.resolve(PositionProvider)
-        self.parents: Mapping[cst.CSTNode, cst.CSTNode] = wrapper.resolve(ParentNodeProvider)
+        family = _Family()
+        self.module.visit(family)
+        self.parents: Mapping[cst.CSTNode, cst.CSTNode] = family.parents
         self._by_span: dict[tuple[int, int, int, int], cst.CSTNode] = {}
         self._by_end: dict[tuple[int, int], cst.CSTNode] = {}
         for node, at in self.positions.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import libcst as cst
 
@@ -90,6 +91,7 @@ class _Names(cst.CSTVisitor):
         self.bound.add(node.name.value)
 
 
+@lru_cache(maxsize=8)
 def read_imports(module: cst.Module) -> Imports:
     """The names that a module's imports bind."""
     names = _Names()

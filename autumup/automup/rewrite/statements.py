@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import libcst as cst
 
@@ -72,6 +73,7 @@ class Outline:
         return frozenset(f.name for f in self.functions if f.owner in family)
 
 
+@lru_cache(maxsize=8)
 def outline(tree: Source) -> Outline:
     """The functions and classes of a file."""
     collector = _Collector(tree)
