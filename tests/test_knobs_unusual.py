@@ -30,6 +30,13 @@ def test_found(name: str, width: tuple[str, ...], values: dict[str, int]) -> Non
     assert (found.width, dict(found.values)) == (width, values)
 
 
+@pytest.mark.parametrize("multiple_of", [2, 32, 256])
+def test_what_sizes_are_rounded_to_is_no_width(multiple_of: int) -> None:
+    """Doubled, it makes some larger; halved, it does not take half as much away."""
+    found = discover(load_model(f"{KNOBS}:MultipleOf"), {"multiple_of": multiple_of})
+    assert found.width == ("dim",)
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [

@@ -223,3 +223,63 @@ def test_bases_of_executed_classes_count_and_strangers_do_not() -> None:
     )
     assert [p.line for p in unrun(source).suspicious] == [10]
     assert HEAD.base == 32
+
+
+CONSTRUCTED = (
+    HEADER
+    + """\
+import numpy as np
+
+
+def table(size):
+    return grid(size) @ np.eye(size)  # unrun
+
+
+def grid(size):
+    return torch.einsum("m,d->md", torch.arange(size), torch.arange(size))  # unrun
+
+
+def kept(q, k):
+    return q @ k  # unrun
+
+
+def made(size):
+    return lambda q: q @ q.mT  # unrun
+
+
+def both(x):
+    return x @ x.mT  # unrun
+
+
+class M(nn.Module):
+    def __init__(self, size):
+        super().__init__()
+        self.draw(size)
+        self.apply(self.start)
+        self.attend, self.other = kept, made(size)
+        self.mask = both(torch.eye(size))
+
+    def draw(self, size):
+        def inner(n):
+            return torch.ones(n, n) @ torch.ones(n)  # unrun
+
+        self.table = table(size) @ inner(size)  # unrun
+
+    def start(self, module):
+        module.weight.copy_(module.weight @ module.weight)  # unrun
+
+    def forward(self, x, y=None):
+        if y is not None:
+            x = self.attend(x, y) + both(x)  # unrun
+        return x + 1
+"""
+)
+
+
+def test_what_only_constructors_call_holds_no_activations() -> None:
+    """Unlike what they keep: it may be called by any name."""
+    assert [place.text.partition("  #")[0] for place in unrun(CONSTRUCTED).suspicious] == [
+        "return q @ k",
+        "return lambda q: q @ q.mT",
+        "return x @ x.mT",
+    ]

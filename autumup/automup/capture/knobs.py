@@ -20,6 +20,8 @@ from automup.capture.trace import Variant, Workshop
 from automup.capture.widths import build_at, is_scalable, scaled
 from automup.errors import KnobError
 
+A_PART = 1.1
+"""By how much doubling a width makes some axis larger, at least."""
 Axes = Mapping[tuple[str, int], float]
 """(parameter, axis) -> by what it grew."""
 
@@ -101,7 +103,7 @@ class _Search:
             found |= self._unusual() or self._promoted(found)
         kept, factors = self._without_factors(found)
         main = {a for n in kept if found[n].kind == "main" for a in found[n].axes}
-        found |= {n: self._check_inner(found[n], main) for n in kept}
+        found |= {n: self._check_inner(n, found[n], main) for n in kept}
         kept = [n for n in kept if found[n].is_width]
         kept = self._jointly(kept, found)
         report = {n: self._report(n, f, kept, factors) for n, f in found.items()}
@@ -133,9 +135,11 @@ class _Search:
         return Probe(shapes, error=error)
 
     def _probe(self, factors: Mapping[str, int]) -> Probe:
-        larger = {n: scaled(self._fields[n], k) for n, k in factors.items()}
+        return self._probe_at({n: scaled(self._fields[n], k) for n, k in factors.items()})
+
+    def _probe_at(self, values: Mapping[str, Any]) -> Probe:
         try:
-            shop = Workshop(lambda: self._source.build({**self._given, **larger}))
+            shop = Workshop(lambda: self._source.build({**self._given, **values}))
         except Exception as error:
             return Probe({}, error=error)
         return self._run(shop)
@@ -215,7 +219,7 @@ class _Search:
         best = sorted(inner, key=lambda n: -len(inner[n].axes))[:1]
         return {n: replace(inner[n], kind="main") for n in best}
 
-    def _check_inner(self, finding: _Finding, main: set[tuple[str, int]]) -> _Finding:
+    def _check_inner(self, knob: str, finding: _Finding, main: set[tuple[str, int]]) -> _Finding:
         """An inner width lies between axes of a main width, and is no bottleneck."""
         if finding.kind != "inner":
             return finding
@@ -231,9 +235,26 @@ class _Search:
             problem = "between axes that do not grow"
         elif len(set(finding.axes.values())) > 1:
             problem = "a part of other sizes, as a state size"
+        elif max(finding.axes.values()) < A_PART:
+            problem = "a small part of other sizes, as what they are rounded to"
         elif not any(shapes[n][axis] >= partner for (n, axis), partner in partners.items()):
             problem = "a bottleneck"
+        elif self._rounds(knob, finding):
+            problem = "sizes are rounded to multiples of it"
         return replace(finding, kind=f"ambiguous: {problem}") if problem else finding
+
+    def _rounds(self, name: str, finding: _Finding) -> bool:
+        """Whether a smaller value takes less off some axis than a straight line would."""
+        value, shapes = self._fields[name], self._base.shapes
+        for less in (1, value // 2) if type(value) is int and value > 1 else ():
+            probe = self._probe_at({name: less})
+            if not probe.runs or probe.shapes.keys() != shapes.keys():
+                continue
+            for (n, axis), growth in finding.axes.items():
+                size, slope = shapes[n][axis], shapes[n][axis] * (growth - 1) / value
+                if size - probe.shapes[n][axis] < slope * (value - less) - 1e-6:
+                    return True
+        return False
 
     def _without_factors(self, found: Mapping[str, _Finding]) -> tuple[list[str], dict[str, str]]:
         """Width knobs, most axes first, without those that multiply the axes of another."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import libcst as cst
 
@@ -18,6 +19,7 @@ from automup.edits import Edit
 from automup.plan import Span
 from automup.rewrite.alike import Twin, match_twin
 from automup.rewrite.attention import TORCHS
+from automup.rewrite.construction import only_in_constructors
 from automup.rewrite.constructor import self_name
 from automup.rewrite.edit import Source, read
 from automup.rewrite.forms import FLEX, SDPA
@@ -90,7 +92,7 @@ def find_unrun(source: str, executed_lines: frozenset[int], edits: Sequence[Edit
         reasons = [twin for twin in found if isinstance(twin, str)]
         grave = reasons[0] if reasons else search.contraction(function, statement)
         mild = "" if grave or search.constructs(function) else search.note(function, statement)
-        if grave or mild:
+        if (grave or mild) and function.name not in search.constructors:
             text = source.splitlines()[statement.first - 1].strip()
             (suspicious if grave else notes).append(
                 Place(statement.first, text, " ".join((grave or mild).split()))
@@ -105,6 +107,10 @@ class _Search:
     imports: Imports
     executed: frozenset[int]
     edits: tuple[Edit, ...]
+
+    @cached_property
+    def constructors(self) -> frozenset[str]:
+        return only_in_constructors(self.tree, self.outline, self.executed)
 
     def unexecuted(self) -> Iterator[tuple[Function, Statement]]:
         """The statements to judge, in the order of the file."""
