@@ -110,18 +110,20 @@ def test_what_a_sweep_tuned_is_carried_to_another_width(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    tune = ["--tune", "output_mult=0.5:2,hidden_lr=0.5,2", "--trials", "3", "--setting", "eps=1e-6"]
-    status, _, err = run(monkeypatch, capsys, *SWEEP, *SHORT, *tune)
+    tune = ["--tune", "output_mult=0.5:2,hidden_lr=0.5,2,weight_decay=0.1:1", "--trials", "3"]
+    status, _, err = run(monkeypatch, capsys, *SWEEP, *SHORT, *tune, "--setting", "eps=1e-6")
     assert status == 0, err
     file = f"wide.{suffix}"
     call = ["transfer", "sweep", "--target", "width=64", "--out", file]
     status, out, err = run(monkeypatch, capsys, *call)
     assert status == 0, err
-    assert out.startswith("Net at width=64, tuned at width=8\nadamw, eps 1e-06, lr ")
+    assert out.startswith("Net at width=64, tuned at width=8\nadamw, eps 1e-06, weight_decay 0.")
 
     found, config = SweepResult.load("sweep"), automup.Transfer.load(file)
     assert found.tuned is not None
-    assert config.constants == found.tuned.constants
+    decay = config.options["weight_decay"]
+    assert 0.1 < decay < 1
+    assert {**config.constants, "weight_decay": decay} == found.tuned.constants
     assert math.log2(config.lr) == pytest.approx(found.narrowest("mup").optimum.log2_lr.value)
     model = config.make_model()
     assert model.head.weight.shape == (2, 64)

@@ -96,6 +96,17 @@ def test_constants_are_tuned_first_and_mup_is_run_with_the_best(tmp_path: Path) 
     assert again.tuned == found.tuned and again.runs == found.runs
 
 
+def test_a_tuned_decay_is_a_setting_of_the_optimizer_in_mup() -> None:
+    runs = trainer(**GRID, tune=(Range("weight_decay", choices=(3.0,)),), trials=1)
+    found = swept(runs, open_storage(""))
+    assert found.tuned is not None and found.tuned.constants == {"weight_decay": 3.0}
+    given = trainer(**GRID, options={"weight_decay": 3.0})
+    for seed in range(2):
+        mup, sp = (Point(name, 2.0, 0.04, seed) for name in ("mup", "sp"))
+        assert found.runs[mup] == given.result(mup) != runs.result(mup)
+        assert found.runs[sp] == runs.result(sp)
+
+
 def test_a_killed_trial_of_the_tuning_is_tried_again(tmp_path: Path) -> None:
     place = str(tmp_path / "journal.log")
     runs = trainer(**GRID, tune=TUNE, trials=4)

@@ -45,7 +45,7 @@ Tune = Annotated[
     typer.Option(
         "--tune",
         metavar="NAME=LOW:HIGH",
-        help="Tune these constants at the narrowest width first: output_mult=0.25:16.",
+        help="Tune constants and weight_decay at the narrowest width first: output_mult=0.25:16.",
     ),
 ]
 Trials = Annotated[int, typer.Option("--trials", help="How many settings to tune with.")]

@@ -14,7 +14,7 @@ from optuna.storages import BaseStorage
 from automup.capture.nested import tensors_of
 from automup.sweep.claims import PATIENCE, Claims
 from automup.sweep.results import SweepResult
-from automup.sweep.settings import Point
+from automup.sweep.settings import SETTINGS, Point
 from automup.sweep.storage import study_in
 from automup.sweep.trial import Trainer, endless
 from automup.sweep.tune import Tuned, tune
@@ -77,7 +77,7 @@ def run(
         study = study_in(storage, f"{name}-tune-{about}")
         tuned = tune(study, settings, _at_narrowest(trainer), watch, patience)
     constants = {**trainer.constants, **(tuned.constants if tuned else {})}
-    constants = {name: value for name, value in constants.items() if value != 1}
+    constants = {n: value for n, value in constants.items() if value != 1 or n in SETTINGS}
     trainer = replace(trainer, constants=constants)
     points = settings.points(same_at_base=not constants)
     keys = {key_of(point, constants): point for point in points}

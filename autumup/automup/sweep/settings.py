@@ -23,6 +23,9 @@ CONSTANTS = (
     "hidden_init",
     "output_init",
 )
+#: The settings of the optimizer that can be tuned with them. The decay transfers as it is: muP's
+#: groups are independent of the width in it (Wang and Aitchison, 2405.13698).
+SETTINGS = ("weight_decay",)
 
 #: Of the losses of a run, the last part whose mean is the run's result. (The last tenth of a short
 #: run is noise enough to move an optimum by an octave.)
@@ -161,13 +164,20 @@ def parse_tune(items: Sequence[str]) -> tuple[Range, ...]:
     for item in items:
         for part in re.split(r",(?=\s*[a-z_]+\s*=)", item):
             name, equals, values = (piece.strip() for piece in part.partition("="))
-            if not equals or name not in CONSTANTS or name in found:
+            if not equals or name not in (*CONSTANTS, *SETTINGS) or name in found:
                 raise UsageError(
                     f"--tune {part!r}: no such constant, or given twice.",
-                    fix=f"Write NAME=LOW:HIGH or NAME=A,B,C with one of {', '.join(CONSTANTS)}.",
+                    fix="Write NAME=LOW:HIGH or NAME=A,B,C with one of "
+                    f"{', '.join((*CONSTANTS, *SETTINGS))}.",
                 )
             found[name] = _range(name, values)
     return tuple(found.values())
+
+
+def split(tuned: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+    """The constants among what is tuned, and the settings of the optimizer."""
+    settings = {name: value for name, value in tuned.items() if name in SETTINGS}
+    return {n: v for n, v in tuned.items() if n not in settings}, settings
 
 
 def _range(name: str, values: str) -> Range:

@@ -17,6 +17,7 @@ from automup.files import write_atomically
 from automup.report.data import as_dict
 from automup.report.document import fold
 from automup.sweep.results import SweepResult
+from automup.sweep.settings import split
 
 if TYPE_CHECKING:
     from torch import nn
@@ -179,14 +180,15 @@ def transfer(mup: Mup, study: Study, result: SweepResult, target: Mapping[str, A
 
     whole = _whole(mup.base, target)
     about = result.about
-    constants = dict(about["constants"])
+    constants, decay = split(about["constants"])
+    options = {**about["options"], **decay}
     lr = 2.0**row.optimum.log2_lr.value
     error = row.optimum.log2_lr.error
     tuned = mup.with_constants(Constants.of(constants))
     facts = as_dict(tuned.plan(**whole), about["optimizer"])["parameters"]
     model = study.models.shop(whole).built.model  # without its weights
     cls = optimizer_class_of(about["optimizer"])
-    made = tuned.optimizer(model, cls, lr=lr, **about["options"])
+    made = tuned.optimizer(model, cls, lr=lr, **options)
     return Transfer(
         call=about.get("call", {}),
         model=about["model"],
@@ -194,7 +196,7 @@ def transfer(mup: Mup, study: Study, result: SweepResult, target: Mapping[str, A
         tuned_at=row.knobs,
         target=whole,
         optimizer=about["optimizer"],
-        options=about["options"],
+        options=options,
         lr=lr,
         lr_octaves=None if math.isnan(error) else error,
         constants=constants,

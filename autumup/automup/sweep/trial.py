@@ -15,7 +15,7 @@ from automup.constants import Constants
 from automup.data import Data, to_device
 from automup.errors import UsageError
 from automup.optim import optimizer_class_of, plain_optimizer
-from automup.sweep.settings import Point, Settings
+from automup.sweep.settings import Point, Settings, split
 
 if TYPE_CHECKING:
     from automup.api import Mup
@@ -35,7 +35,7 @@ class Trainer:
         data: batches and loss.
         settings: steps, batch size, optimizer, and what part of a run counts.
         device: where to train.
-        constants: muP's, in place of those of ``mup``.
+        constants: muP's, in place of those of ``mup``, and settings of its optimizer.
     """
 
     mup: Mup
@@ -87,10 +87,11 @@ class Trainer:
                 self.mup.plan(), model, cls, lr=point.lr, **options
             )
             return made
+        options = {**options, **split(self.constants)[1]}
         return self._tuned().optimizer(model, cls, lr=point.lr, **options)
 
     def _tuned(self) -> Mup:
-        return self.mup.with_constants(Constants.of(self.constants))
+        return self.mup.with_constants(Constants.of(split(self.constants)[0]))
 
 
 def score(losses: Sequence[float], settings: Settings) -> float:

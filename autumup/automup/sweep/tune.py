@@ -1,4 +1,4 @@
-"""Tuning at the narrowest width: the learning rate together with muP's constants, by Optuna."""
+"""Tuning at the narrowest width: the learning rate with muP's constants and decay, by Optuna."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from automup.sweep.settings import Range, Settings
 from automup.sweep.trial import score
 from automup.sweep.watch import Watch
 
-#: The losses of one run, step by step: of these constants and this lr, with this seed.
+#: The losses of one run, step by step: of what is tuned and this lr, with this seed.
 Losses = Callable[[Mapping[str, float], float, int], Iterator[float]]
 
 #: How often in each run a trial may be given up.
@@ -30,7 +30,7 @@ class Tuned:
     """The best of the settings that were tried at the narrowest width.
 
     Args:
-        constants: the tuned constants by name.
+        constants: the tuned constants, and settings of the optimizer, by name.
         lr: the learning rate that they were tuned with.
         loss: the mean over the seeds.
         trials: how many settings were tried.
