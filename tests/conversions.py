@@ -25,7 +25,9 @@ from torch.utils._pytree import tree_leaves
 
 from automup.api import Mup
 from automup.capture.load import ModelSource, load_model, load_text
+from automup.constants import Constants
 from automup.convert import convert
+from automup.converted import without_scales
 from automup.errors import AutomupError
 from automup.planning import make_plan
 from automup.rewrite.attention import in_sight
@@ -68,6 +70,8 @@ class File:
     base: tuple[tuple[str, int], ...]
     fixed: tuple[tuple[str, Any], ...] = ()
     late: str = ""
+    form: str = "default"
+    constants: tuple[tuple[str, float], ...] = ()
 
     def __str__(self) -> str:
         return " ".join([self.name, *(f"{k}={v}" for k, v in self.fixed), self.late]).strip()
@@ -119,12 +123,14 @@ def converted(file: File) -> Pair:
     path = FOLDER / name
     source = load_model(f"{path}{colon}{function}")
     study = study_source(source, dict(file.base), dict(file.fixed))
-    conversion = convert(source, study)
+    constants = Constants.of(dict(file.constants))
+    conversion = convert(source, study, form=file.form, constants=constants)
     out = path.with_name(f"mu_{abs(hash(file))}_{path.name}")
     out.write_text(conversion.text, encoding="utf-8", newline="")
     made = load_model(f"{out}{colon}{function}")
-    module = load_text(in_sight(conversion.text), str(out))
-    seen = replace(made, cls=getattr(module, made.name), module=module)
+    text = in_sight(conversion.text)
+    module = load_text(text, str(out))
+    seen = without_scales(replace(made, cls=getattr(module, made.name), module=module, text=text))
     again = study_source(seen, dict(file.base), dict(file.fixed), study.models.inputs)
     return Pair(file, source, study, made, again, conversion.notes)
 

@@ -384,6 +384,32 @@ def test_constants_on_the_command_line_and_in_the_saved_plan(run: Run) -> None:
     assert json_of(run, "plain.json", *tuned) == data
 
 
+@pytest.mark.usefixtures("examples")
+def test_a_form_and_constants_are_written_and_read_again(run: Run) -> None:
+    given = ("--form", "uniform-lr", "--constant", "output_mult=4,hidden_lr=0.5")
+    assert run("convert", *MLP, *given, "--out", "mu_mlp.py").status == 0
+    data = json_of(run, "mu_mlp.py")
+    here = json_of(run, *MLP, *given)
+    assert (data["form"], data["constants"]) == (here["form"], here["constants"])
+    assert data["form"] == "uniform-lr"
+    assert {p["lr_mult"] for p in data["parameters"]} == {1.0}
+    assert [p["init_std"] for p in data["parameters"]] == [
+        p["init_std"] for p in here["parameters"]
+    ]
+    title = " ".join(run("explain", "mu_mlp.py").out.split())
+    assert "output_mult=4, hidden_lr=0.5; form uniform-lr" in title
+    assert run("convert", "mu_mlp.py", *given, "--diff").out == ""
+    for other in (("--form", "table8"), ("--constant", "output_mult=2")):
+        for command in (("convert", "mu_mlp.py", "--diff"), ("explain", "mu_mlp.py")):
+            refused = run(*command, *other)
+            assert refused.status == 2
+            assert "converted before" in refused.err
+    swept = run("sweep", "mu_mlp.py", "--data", "digits")
+    assert (swept.status, "constants of its own" in swept.err) == (2, True)
+    checked = run("check", "mu_mlp.py", "--widths", "1,2,4", "--seeds", "2", "--steps", "2")
+    assert checked.status == 0, checked.out
+
+
 @pytest.fixture
 def examples(tmp_path: Path) -> None:
     for name in ("gpt.py", "mlp.py", "llama.py"):

@@ -303,7 +303,8 @@ class Mup:
         if self.form == "default":
             return ()
         models, reached = self._study.models, self._study.exploration.reached
-        plans = [self.plan(**models.wide), self.plan(**models.third)]
+        widths = [models.wide, models.third, *models.one_by_one()]
+        plans = [self.plan(**knobs) for knobs in widths]
         with _on_cpu():
             return find_places(models, plans, [trace.nodes for _, trace in reached])
 

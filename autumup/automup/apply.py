@@ -150,12 +150,12 @@ def rescale_init(model: nn.Module, plan: Plan) -> None:
                     f"{name} has shape {tuple(parameter.shape)}, in the plan {fact.shape}.",
                     fix="Make the plan for this model's width.",
                 )
-            for rows, factor in _rows(parameter, fact):
+            for rows, factor in rows_of(parameter, fact):
                 if factor != 1.0:
                     rows.mul_(factor)
 
 
-def _rows(parameter: torch.Tensor, fact: Parameter) -> Iterator[tuple[torch.Tensor, float]]:
+def rows_of(parameter: torch.Tensor, fact: Parameter) -> Iterator[tuple[torch.Tensor, float]]:
     """The parts of a fused weight with their init factors; another weight as it is."""
     if not fact.parts:
         yield parameter, fact.init_mult

@@ -89,9 +89,16 @@ class Constants:
             layer: of the shared weight that a readout reads. Where that holds an input multiplier,
                 W = A w, w h is W h / A.
         """
+        above, below = self.names_at_site(kind, end, layer)
+        product = math.prod(getattr(self, name) for name in above)
+        return float(product / math.prod(getattr(self, name) for name in below))
+
+    @staticmethod
+    def names_at_site(kind: str, end: bool, layer: str) -> tuple[list[str], list[str]]:
+        """The constants that multiply a site, and those that divide it; see :meth:`of_site`."""
         if kind == "attention":
-            return self.attention_mult
-        return (self.output_mult if end else 1.0) / self.multiplier(layer)
+            return ["attention_mult"], []
+        return ["output_mult"] if end else [], [f"{layer}_mult"] if layer else []
 
     @staticmethod
     def of(values: Mapping[str, object]) -> Constants:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import linecache
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch.utils._pytree import tree_leaves
@@ -32,9 +33,26 @@ def check_converted(source: ModelSource, study: Study, text: str) -> None:
     Raises:
         RewriteError: if it is not, or does not run.
     """
+    with trying(source):
+        wrong = _faults(source, study, text)
+    if wrong:
+        raise RewriteError(
+            f"The converted file is not in muP: {'; '.join(wrong)}.",
+            where=source.file,
+            fix=_advice(source, wrong),
+        )
+
+
+@contextlib.contextmanager
+def trying(source: ModelSource) -> Iterator[None]:
+    """Inside, a file made of the author's is loaded under its name; what it raises is a fault.
+
+    Raises:
+        RewriteError: says what it raised.
+    """
     lines = linecache.cache.get(source.file)
     try:
-        wrong = _faults(source, study, text)
+        yield
     except Exception as error:  # the file that was made may fail in any way
         said = error if isinstance(error, AutomupError) else f"{describe(error)}."
         raise RewriteError(
@@ -46,12 +64,6 @@ def check_converted(source: ModelSource, study: Study, text: str) -> None:
         sys.modules[source.module.__name__] = source.module
         if lines is not None:
             linecache.cache[source.file] = lines
-    if wrong:
-        raise RewriteError(
-            f"The converted file is not in muP: {'; '.join(wrong)}.",
-            where=source.file,
-            fix=_advice(source, wrong),
-        )
 
 
 def _advice(source: ModelSource, wrong: Sequence[str]) -> str:
@@ -95,7 +107,7 @@ def _wrong_parts(study: Study, converted: Study) -> list[str]:
     size = sum(p.numel() for p in study.models.shop(study.wide).built.model.parameters())
     if not fused or size > CHECKABLE:
         return []
-    before, after = (_drawn_at(s, study.wide) for s in (study, converted))
+    before, after = (drawn_at(s.models, study.wide) for s in (study, converted))
     wrong = []
     for p in fused:
         rows = [part.size for part in p.parts]
@@ -106,10 +118,11 @@ def _wrong_parts(study: Study, converted: Study) -> list[str]:
     return wrong
 
 
-def _drawn_at(study: Study, knobs: Knobs) -> dict[str, torch.Tensor]:
+def drawn_at(models: Models, knobs: Knobs) -> dict[str, torch.Tensor]:
+    """The weights of a model as drawn with the seed 0."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return {name: p.detach() for name, p in study.models.drawn(knobs).named_parameters()}
+        return {name: p.detach() for name, p in models.drawn(knobs).named_parameters()}
 
 
 def _new_problems(study: Study, left: Comparison) -> list[str]:

@@ -6,6 +6,7 @@ import inspect
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import FunctionType
 from typing import Any
 
@@ -14,19 +15,24 @@ from torch._library.custom_ops import CustomOpDef
 
 from automup.capture.load import ModelSource
 from automup.capture.trace import LATE_INITS, Workshop
+from automup.constants import NO_CONSTANTS, Constants
 from automup.conversion_check import check_converted
-from automup.converted import converted_knobs
+from automup.converted import check_unchanged, converted_knobs
 from automup.edits import Edit, Multiplier
 from automup.errors import RewriteError, UnresolvedError
+from automup.exchange_check import check_exchanged
+from automup.exchanging import exchange_of
 from automup.plan import Plan
 from automup.planning import make_plan
 from automup.refusals import grouped, refusal
 from automup.rewrite import (
+    Unrun,
     convert_source,
     find_unrun,
     function_at,
     overridden_lines,
 )
+from automup.rewrite.exchange import NO_EXCHANGE, Exchange
 from automup.study import Study
 from automup.written import Written, rows_of_attention, write_multipliers
 
@@ -39,7 +45,14 @@ class Conversion:
     notes: tuple[str, ...]
 
 
-def convert(source: ModelSource, study: Study, *, strict: bool = True) -> Conversion:
+def convert(
+    source: ModelSource,
+    study: Study,
+    *,
+    strict: bool = True,
+    form: str = "default",
+    constants: Constants = NO_CONSTANTS,
+) -> Conversion:
     """Rewrite a model file into muP; one that was converted before stays as it is.
 
     Args:
@@ -47,53 +60,84 @@ def convert(source: ModelSource, study: Study, *, strict: bool = True) -> Conver
         study: the study of its model.
         strict: refuse what could not be resolved, and code that no trace ran and that might
             need a multiplier; otherwise leave both as they are, and say so.
+        form, constants: as of :func:`automup.parametrize`. The file trains as that model does.
 
     Raises:
+        UsageError: if there is no such form, or a constant has no place in the model.
         UnresolvedError: if something mixes an infinite axis in an unknown way, or (strict) if
             unexecuted code contracts activations.
         RewriteError: if a multiplier has no place in the file, or the result fails its check.
     """
+    check_unchanged(source, form, constants)
     if converted_knobs(source):
         return Conversion(source.text, ())
     if strict:
         refuse_unresolved(study)
-    plan = make_plan(study, study.wide)
-    written = write_multipliers(source, study)
-    edits = [*written.edits]
-    lines = frozenset(n for file, n in study.exploration.lines if file == source.file)
-    unrun = find_unrun(source.text, lines, edits)
-    root = _root_class(source, study)
-    held = {type(m) for m in study.models.at_base.modules()}
-    elsewhere = _kernel_lines(source)
-    elsewhere |= overridden_lines(source.text, vars(source.module), root, held)
-    suspicious = [p for p in unrun.suspicious if p.line not in elsewhere]
-    if suspicious and strict:
+    exchanged = exchange_of(source, study, form, constants)
+    written = write_multipliers(source, study, exchanged)
+    unrun = _unrun(source, study, written, exchanged)
+    if unrun.suspicious and strict:
         raise UnresolvedError(
             "No trace ran this code, and it may need a multiplier: "
-            + "; ".join(f"line {p.line}: {p.text} ({p.why})" for p in suspicious),
+            + "; ".join(f"line {p.line}: {p.text} ({p.why})" for p in unrun.suspicious),
             where=source.file,
             fix="Pass an --input that reaches it, or --no-strict to leave it as it is.",
         )
-    functions, redrawn = _init_functions(root, study, plan)
-    text = convert_source(
+    plan = make_plan(study, study.wide)
+    text_of = partial(_text, source, study, plan, written, unrun.twins)
+    text = text_of(NO_EXCHANGE)
+    check_converted(source, study, text)
+    if exchanged:
+        check_exchanged(source, study, exchanged, text_of)
+        text = text_of(exchanged)
+    places = (*unrun.suspicious, *unrun.notes)
+    notes = tuple(f"not run by any trace: line {p.line}: {p.text} ({p.why})" for p in places)
+    left = tuple(f"not resolved: {group}" for group in grouped(plan.unresolved))
+    return Conversion(text, (*plan.notes, *left, *notes))
+
+
+def _unrun(source: ModelSource, study: Study, written: Written, exchanged: Exchange) -> Unrun:
+    """The file's code that no trace ran, but for that of other models and of kernels."""
+    lines = frozenset(n for file, n in study.exploration.lines if file == source.file)
+    unrun = find_unrun(source.text, lines, [*written.edits], exchanged.attributes)
+    held = {type(m) for m in study.models.at_base.modules()}
+    elsewhere = _kernel_lines(source)
+    root = _root_class(source, study)
+    elsewhere |= overridden_lines(source.text, vars(source.module), root, held)
+    suspicious, notes = (
+        tuple(p for p in places if p.line not in elsewhere)
+        for places in (unrun.suspicious, unrun.notes)
+    )
+    return Unrun(unrun.twins, suspicious, notes)
+
+
+def _text(
+    source: ModelSource,
+    study: Study,
+    plan: Plan,
+    written: Written,
+    twins: Sequence[Edit],
+    exchanged: Exchange,
+) -> str:
+    """The converted file."""
+    root = _root_class(source, study)
+    exchanged_plan = plan.with_constants(exchanged.constants).with_form(exchanged.form)
+    functions, redrawn = _init_functions(root, study, exchanged_plan)
+    return convert_source(
         source.text,
         filename=source.file,
         root_class=root.__name__,
         parameters=plan.parameters,
-        edits=[*edits, *unrun.twins],
+        edits=[*map(exchanged.of_edit, [*written.edits, *twins])],
         init_functions=functions,
         redrawn=redrawn,
         knobs=study.base,
         fixed=_given(source, study),
-        sites=_multipliers(source, written, unrun.twins),
+        sites=_multipliers(source, written, twins),
         head_dims={f"{name}.out_proj.weight": n for name, n in written.head_dims.items()},
         attention_classes=written.attention_classes,
+        exchanged=exchanged,
     )
-    check_converted(source, study, text)
-    places = (*suspicious, *(p for p in unrun.notes if p.line not in elsewhere))
-    notes = tuple(f"not run by any trace: line {p.line}: {p.text} ({p.why})" for p in places)
-    left = tuple(f"not resolved: {group}" for group in grouped(plan.unresolved))
-    return Conversion(text, (*plan.notes, *left, *notes))
 
 
 def _given(source: ModelSource, study: Study) -> dict[str, Any]:

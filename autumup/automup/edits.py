@@ -14,24 +14,28 @@ class Factor:
     """A multiplier ``constant * (size / base) ** exponent``.
 
     Without a constant it is exactly 1.0 when the size is the base's. ``size`` is an expression that
-    is valid in the scope of the site, such as ``k.size(-1)``.
+    is valid in the scope of the site, such as ``k.size(-1)``. ``named`` is code for the constant.
     """
 
     size: str
     base: int
     exponent: float
     constant: float = 1.0
+    named: str = ""
 
     def code(self) -> str:
         """The multiplier as source, for the right of a ``*``: ``(32 / k.size(-1)) ** 0.5``."""
-        return self._power(self.exponent, self.constant)
+        return self._power(self.exponent, self.constant, "*")
 
     def inverse_code(self) -> str:
         """Its reciprocal in the same style, for a constant that the author divides by."""
-        return self._power(-self.exponent, 1.0 / self.constant)
+        return self._power(-self.exponent, 1.0 / self.constant, "/")
 
-    def _power(self, exponent: float, constant: float) -> str:
+    def _power(self, exponent: float, constant: float, by: str) -> str:
         power = self._ratio_power(exponent)
+        if self.named:
+            named = self.named if by == "*" or " " not in self.named else f"({self.named})"
+            return f"({power} {by} {named})"
         return power if constant == 1.0 else f"({power} * {constant!r})"
 
     def _ratio_power(self, exponent: float) -> str:

@@ -44,6 +44,17 @@ def scale(form: str, ratios: Ratios, role: Role, lr: Callable[[str], float]) -> 
     return 1.0
 
 
+def may_change(form: str, fan_in_grows: bool, fan_out_grows: bool) -> bool:
+    """Whether the :func:`scale` of a weight changes with its infinite dimensions.
+
+    Where it goes with the ratio of both fans it may be 1 at many widths, and not at others.
+    """
+    if form == "table8":
+        return fan_in_grows and not fan_out_grows
+    degree = FAMILIES[UNIFORM[form]].degree if form in UNIFORM else 0.0
+    return form in UNIFORM and (fan_in_grows or (fan_out_grows and degree != 0.0))
+
+
 def at_one_rate(form: str, family: str, lr: float) -> float:
     """The factor of a learning rate that a form has: 1 but for rounding, where it promises that.
 

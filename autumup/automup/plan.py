@@ -19,7 +19,7 @@ from typing import Any
 from automup.constants import NO_CONSTANTS, Constants
 from automup.errors import PlanError, UsageError
 from automup.files import write_atomically
-from automup.forms import at_one_rate, check_form, scale
+from automup.forms import at_one_rate, check_form, may_change, scale
 from automup.reading import parse, read
 from automup.rules import Multipliers, Ratios, Role, multipliers, role_of
 
@@ -212,6 +212,10 @@ class Plan:
 
     def with_form(self, form: str) -> Plan:
         """The plan of the same training in another form; this one must be in the default form."""
+        if self.form != "default":
+            raise PlanError(
+                f"This plan is in the form {self.form!r} already.", fix="Start from the default."
+            )
         formed = dataclasses.replace(self, form=check_form(form))
         parameters = (_stored(p, 1.0 / formed.scale(p)) for p in self.parameters)
         return dataclasses.replace(formed, parameters=tuple(parameters))
@@ -224,6 +228,10 @@ class Plan:
             return multipliers(family, p.ratios, p.role, gain=gain, rate=rate).lr
 
         return scale(self.form, p.ratios, p.role, lr)
+
+    def has_scale(self, p: Parameter) -> bool:
+        """Whether :meth:`scale` of a parameter may change with width, as its formula has it."""
+        return may_change(self.form, bool(p.fan_in_dims), bool(p.fan_out_dims))
 
     def with_constants(self, constants: Constants) -> Plan:
         """The plan of the same model with other constants; its own must be 1, as a plan's is that

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from automup.apply import Change, InputChange, OutputChange, multiply
 from automup.capture.graph import Node
+from automup.capture.trace import Inputs
 from automup.errors import RewriteError
 from automup.models import Models
 from automup.plan import Plan
@@ -36,15 +38,24 @@ Factors = Mapping[str, float]
 class Place:
     """A module's input times scale(numerator) / scale(output), its output times scale(output).
 
-    Each is a parameter's name, or nothing for 1.
+    Each is a parameter's name, or nothing for 1. ``same`` pairs parameters with the one of these
+    whose scale they must have.
     """
 
     module: str
     numerator: str
     output: str
+    same: tuple[tuple[str, str], ...] = ()
 
     def changes(self, scales: Factors) -> Iterator[Change]:
-        """What to change in a model where the weights have these factors."""
+        """What to change in a model where the weights have these factors.
+
+        Raises:
+            RewriteError: if there a weight has another one than its place gives it.
+        """
+        for name, other in self.same:
+            if not math.isclose(scales.get(name, 1.0), scales.get(other, 1.0)):
+                raise _refusal(name, "these widths need it where those that were traced do not")
         above, below = (scales.get(name, 1.0) for name in (self.numerator, self.output))
         if above != below:
             yield InputChange(self.module, above / below)
@@ -63,42 +74,56 @@ def find_places(
 ) -> tuple[Place, ...]:
     """For every module whose weights need a factor at some width where it goes.
 
+    A weight whose factor is 1 wherever it was looked at, as sqrt(r_o / r_i) is where both fans grow
+    alike, has a place, too, or must keep its factor.
+
     Args:
         models: the model function.
-        plans: at two widths beyond the base.
+        plans: at several widths beyond the base.
         traces: the nodes of its traces, which show who reads which weight.
 
     Raises:
         RewriteError: if a weight's factor has no place; names it.
     """
     first = {name: p.name for p in plans[0].parameters for name in p.names}
+    needed = {*itertools.chain(*map(scales_of, plans))}
     drawn = _random_scales(plans)
     if not drawn:
         return ()
     model = _trial_model(models)
-    inputs = models.inputs(model)
-    args, kwargs = tree_map(_double, (tuple(inputs.args), dict(inputs.kwargs)))
+    args, kwargs = in_double(models.inputs(model))
     calls = _calls(model, args, kwargs)
-    _check_readers(model, traces, first, drawn)
-    places = []
+    beside = _read_beside(traces, first)
+    places, kept = [], set()
     for path, module in model.named_modules():
-        own = {k: first[f"{path}.{k}" if path else k] for k, _ in _own(module)}
-        if drawn.keys() & set(own.values()):
-            places.append(_place(path, module, own, drawn, calls.get(path)))
+        own = own_names(model, path, first)
+        mine = drawn.keys() & set(own.values())
+        try:
+            for name in sorted(mine & beside):
+                raise _refusal(name, "code beside its own module reads it")
+            places += [_place(path, module, own, drawn, calls.get(path))] if mine else []
+        except RewriteError:
+            if mine & needed:
+                raise
+            kept |= mine
+    for name in kept:
+        drawn.pop(name)
+    places.append(Place("", "", "", tuple((name, "") for name in sorted(kept))))
     stored = _stored(model, first, drawn)
     multiply(stored, [change for place in places for change in place.changes(drawn)])
-    if not _alike(model(*args, **kwargs), stored(*args, **kwargs)):
+    if not alike(model(*args, **kwargs), stored(*args, **kwargs)):
         raise _refusal(", ".join(drawn), "the model does not read it through its module alone")
     return tuple(places)
 
 
 def _random_scales(plans: Sequence[Plan]) -> dict[str, float]:
-    """A random factor for every weight that needs one; equal where they are so at all widths."""
+    """A random factor for every weight that may need one; equal where they are so at all widths."""
     each = [scales_of(plan) for plan in plans]
+    may = {p.name: None for p in plans[0].parameters if plans[0].has_scale(p)}
     generator = torch.Generator().manual_seed(0)
     known: dict[tuple[float, ...], float] = {}
     found = {}
-    for name in dict.fromkeys(itertools.chain(*each)):
+    for name in dict.fromkeys(itertools.chain(may, *each)):
         key = tuple(round(scales.get(name, 1.0), 9) for scales in each)
         value = 1.5 + 1.5 * float(torch.rand((), generator=generator))
         found[name] = known.setdefault(key, value)
@@ -115,9 +140,15 @@ def _trial_model(models: Models) -> nn.Module:
     return model
 
 
-def _double(value: Any) -> Any:
-    real = isinstance(value, Tensor) and value.is_floating_point()
-    return value.double() if real else value
+def in_double(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call in float64."""
+
+    def double(value: Any) -> Any:
+        real = isinstance(value, Tensor) and value.is_floating_point()
+        return value.double() if real else value
+
+    args, kwargs = tree_map(double, (tuple(inputs.args), dict(inputs.kwargs)))
+    return args, kwargs
 
 
 def _calls(model: nn.Module, args: Any, kwargs: Any) -> dict[str, tuple[Any, Any]]:
@@ -143,18 +174,28 @@ def _own(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return list(module.named_parameters(recurse=False))
 
 
-def _check_readers(
-    model: nn.Module, traces: Sequence[Sequence[Node]], first: Mapping[str, str], scales: Factors
-) -> None:
-    """Refuse weights that code beside their own module reads, in any run of it."""
+def own_names(model: nn.Module, path: str, first: Mapping[str, str]) -> dict[str, str]:
+    """What a module calls its own parameters, each with the first name that the model has for it.
+
+    ``first`` has the latter by any name of a parameter in the model.
+    """
+    attributes = [name for name, _ in _own(model.get_submodule(path))]
+    return {name: first[f"{path}.{name}" if path else name] for name in attributes}
+
+
+def _read_beside(traces: Sequence[Sequence[Node]], first: Mapping[str, str]) -> set[str]:
+    """The weights that code beside their own module reads, in any run of it."""
     owners: dict[str, set[str]] = {}
     for name, known in first.items():
         owners.setdefault(known, set()).add(name.rpartition(".")[0])
-    for node in (node for nodes in traces for node in nodes if node.op == "call_function"):
-        read = {first.get(n.parameter or "", "") for n in node.all_input_nodes}
-        for name in sorted(read & scales.keys()):
-            if node.fact.module not in owners[name]:
-                raise _refusal(name, "code beside its own module reads it")
+    return {
+        first[source.parameter]
+        for nodes in traces
+        for node in nodes
+        if node.op == "call_function"
+        for source in node.all_input_nodes
+        if source.parameter and node.fact.module not in owners[first[source.parameter]]
+    }
 
 
 def _place(
@@ -181,9 +222,27 @@ def _place(
             continue
         given = (args[0] * (above / below), *args[1:]) if above != below else args
         result = stored(*given, **kwargs)
-        if isinstance(result, Tensor) and _alike(expected, result * below):
-            return Place(path, numerator, output)
+        if isinstance(result, Tensor) and alike(expected, result * below):
+            same = _same_scales(own.values(), (numerator, output, ""), scales)
+            return Place(path, numerator, output, same)
     raise _refusal(name, f"its {type(module).__name__} is not linear in it and its input")
+
+
+def _same_scales(
+    names: Iterable[str], known: Sequence[str], scales: Factors
+) -> tuple[tuple[str, str], ...]:
+    """Each of a module's parameters with the one whose factor it has.
+
+    Raises:
+        RewriteError: if one has a factor of its own: then the module computes nothing of it.
+    """
+    found = []
+    for name in dict.fromkeys(names):
+        others = [k for k in known if scales.get(k, 1.0) == scales.get(name, 1.0)]
+        if not others:
+            raise _refusal(name, "what its module returns does not depend on it")
+        found.append((name, name if name in others else others[0]))
+    return tuple(found)
 
 
 def _stored(model: nn.Module, first: Mapping[str, str], scales: Factors) -> nn.Module:
@@ -194,7 +253,8 @@ def _stored(model: nn.Module, first: Mapping[str, str], scales: Factors) -> nn.M
     return stored
 
 
-def _alike(a: Any, b: Any) -> bool:
+def alike(a: Any, b: Any) -> bool:
+    """Whether the tensors in two results are equal but for rounding."""
     pairs = zip(tree_leaves(a), tree_leaves(b), strict=True)
     return all(_same(x, y) for x, y in pairs if isinstance(x, Tensor))
 
@@ -208,5 +268,5 @@ def _same(a: Tensor, b: Tensor) -> bool:
 def _refusal(name: str, why: str) -> RewriteError:
     return RewriteError(
         f"{name}: no place for the multiplier that this form needs: {why}.",
-        fix='Use the default form, which puts it into the learning rate: form="default".',
+        fix="Use the default form, which puts it into the learning rate.",
     )

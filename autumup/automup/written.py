@@ -19,12 +19,13 @@ from automup.errors import RewriteError
 from automup.live_forms import Form, multihead_form
 from automup.realise import mended_by
 from automup.rewrite import attention
+from automup.rewrite.exchange import Exchange
 from automup.study import Study
 
 
 @dataclass(frozen=True)
 class Written:
-    """The multipliers of one spot, or of a whole file.
+    """The multipliers of a file.
 
     ``edits``: each with the kind of its spot. ``head_dims``: torch's own attention modules, by
     name, each with the size of its heads at the base; ``attention_classes``: those of the file.
@@ -35,8 +36,8 @@ class Written:
     attention_classes: tuple[str, ...] = ()
 
 
-def write_multipliers(source: ModelSource, study: Study) -> Written:
-    """Everything that the file must have.
+def write_multipliers(source: ModelSource, study: Study, exchanged: Exchange) -> Written:
+    """Everything that the file must have, with the constants of its sites.
 
     Raises:
         RewriteError: if a multiplier has no place in the file; names it.
@@ -44,14 +45,37 @@ def write_multipliers(source: ModelSource, study: Study) -> Written:
     written = Written({}, {})
     for spot in study.exponents.spots:
         if all(_in_file(source, spot, c) for c in spot.corrections):
-            written.edits.update((edit, spot.first.kind) for edit in _edits(source, study, spot))
+            edits = [*_edits(source, study, spot)]
         elif heads := _head_dims(source, study, spot):
             written.head_dims.update(heads)
+            continue
         else:
-            written.edits.update(_edits_of_calls(source, study, spot))
+            edits = _edits_of_calls(source, study, spot)
+        constant = _constant(study, spot, exchanged)
+        written.edits.update((_times(edit, constant), spot.first.kind) for edit in edits)
     modules = [study.models.at_base.get_submodule(name) for name in written.head_dims]
     own = {type(m).__name__: None for m in modules if type(m) is not nn.MultiheadAttention}
     return replace(written, attention_classes=tuple(own))
+
+
+def _constant(study: Study, spot: Spot, exchanged: Exchange) -> str:
+    """The constants of a spot as code; all that its modules compute there must have the same."""
+    found: dict[str, str] = {}
+    for c in spot.corrections:
+        weight = study.exponents.weights.get(c.parameter)
+        code = exchanged.of_site(c.kind, end=c.end, layer=weight.layer if weight else "")
+        found.setdefault(code, c.node.fact.module)
+    if len(found) > 1:
+        raise RewriteError(
+            "One line serves modules of different constants: " + ", ".join(found.values()) + ".",
+            where=str(spot.frame),
+            fix="Give each its own code, or use automup.parametrize.",
+        )
+    return next(iter(found))
+
+
+def _times(edit: Edit, constant: str) -> Edit:
+    return replace(edit, factor=replace(edit.factor, named=constant))
 
 
 def rows_of_attention(written: Written) -> list[Multiplier]:
@@ -142,7 +166,7 @@ def _is_own(source: ModelSource, module: nn.MultiheadAttention) -> bool:
     return vars(source.module).get(cls.__name__) is cls and cls.__module__ == source.module.__name__
 
 
-def _edits_of_calls(source: ModelSource, study: Study, spot: Spot) -> dict[Edit, str]:
+def _edits_of_calls(source: ModelSource, study: Study, spot: Spot) -> list[Edit]:
     """Edits of what the file passes to the code that computes a spot, if they mend it.
 
     Raises:
@@ -152,7 +176,7 @@ def _edits_of_calls(source: ModelSource, study: Study, spot: Spot) -> dict[Edit,
         for form in call_forms(study, spot, source.file):
             if _mends(study, spot, form):
                 changes = [x for c in spot.corrections for x in form(spot, c)]
-                return {edit: spot.first.kind for change in changes for edit in change.edits}
+                return [edit for change in changes for edit in change.edits]
     correction, fact = spot.first, spot.first.node.fact
     inside = next((f for f in fact.frames if f.file == source.file), None)
     raise RewriteError(

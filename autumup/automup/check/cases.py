@@ -17,7 +17,9 @@ from automup.check.result import Check
 from automup.check.run import Case, Settings, check
 from automup.check.synthetic import Synthetic
 from automup.check.training import Subject
+from automup.converted import converted_form
 from automup.errors import CaptureError, UsageError
+from automup.models import Models
 from automup.optim import family_of, plain_optimizer
 from automup.planning import make_plan
 
@@ -89,26 +91,35 @@ def as_is_case(
 
     Args:
         source: the file.
-        study: the study of that very code.
+        study: the study of that very code, but for the multipliers of its form if automup wrote it.
         optimizer_class: for a file that makes no optimizer of its own.
         lr: the learning rate that it gets.
         own: whether automup wrote the file.
     """
-    make = own_optimizer(source, study.models.drawn(study.base), optimizer_class, lr)
-    return case_of(study, make, own)
+    form, models = converted_form(source), study.models
+    if form != "default":
+        models = Models(source.build, models.base, models.inputs, models.fixed)
+    make = own_optimizer(source, models.drawn(study.base), optimizer_class, lr)
+    return case_of(study, make, own, models, form)
 
 
-def case_of(study: Study, make: Make, own: bool) -> Case:
+def case_of(
+    study: Study, make: Make, own: bool, models: Models | None = None, form: str = "default"
+) -> Case:
     """A model function and its optimizer as they are.
 
     Args:
         study: the study of the model function.
         make: makes the optimizer of a model.
         own: whether every number must be as automup's plan says.
+        models: what is trained, if it is not what was studied.
+        form: that it is in.
     """
-    subject = Subject(AS_IS, study.models.drawn, make)
-    terms = Terms(_family(type(make(study.models.drawn(study.base)))), own)
-    return Case(study, make_plan(study, study.wide), subject, terms, audits_code=True)
+    models = models or study.models
+    subject = Subject(AS_IS, models.drawn, make)
+    terms = Terms(_family(type(make(models.drawn(study.base)))), own)
+    plan = make_plan(study, study.wide).with_form(form)
+    return Case(study, plan, subject, terms, audits_code=True)
 
 
 def _family(optimizer_class: Any) -> str:

@@ -93,10 +93,10 @@ def _case(
     """What the options ask to check; a converted file is judged as it is."""
     from automup.api import Mup
     from automup.check.cases import as_is_case, mup_case
-    from automup.converted import converted_knobs
+    from automup.converted import converted_knobs, without_scales
 
     source = load(model)
-    study = open_model(source, base, width, inputs, override, small=True)
+    study = open_model(without_scales(source), base, width, inputs, override, small=True)
     own = bool(converted_knobs(source))
     if as_is or own:
         return as_is_case(source, study, optimizer_class, lr, own)

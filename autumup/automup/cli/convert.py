@@ -10,7 +10,7 @@ import typer
 
 from automup.capture.values import said
 from automup.cli.models import check_folder, load, open_model, running_model
-from automup.cli.options import Base, Input, Model, Override, Strict, Width
+from automup.cli.options import Base, Constant, Form, Input, Model, Override, Strict, Width
 from automup.errors import UsageError
 from automup.files import exists, write_atomically
 
@@ -27,6 +27,8 @@ def convert(
     width: Width = "",
     input: Input = None,
     override: Override = None,
+    form: Form = "default",
+    constant: Constant = None,
     diff: Annotated[bool, typer.Option("--diff", help="Print the changes, write nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     strict: Strict = True,
@@ -37,12 +39,17 @@ def convert(
     source = load(model)
     if out is not None and not diff:
         _check_output(out, source, force)
+    from automup.capture.values import parse_assignments
+    from automup.constants import Constants
     from automup.convert import convert as convert_file
     from automup.converted import original_of
+    from automup.forms import check_form
 
+    constants = Constants.of(parse_assignments(constant or []))
+    check_form(form)
     with running_model():
         study = open_model(original_of(source), base, width, input, override)
-        conversion = convert_file(source, study, strict=strict)
+        conversion = convert_file(source, study, strict=strict, form=form, constants=constants)
     for note in conversion.notes:
         typer.echo(f"note: {note}", err=True)
     if diff:

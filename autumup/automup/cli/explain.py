@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from automup.cli.models import check_folder, load, open_model, running_model
-from automup.cli.options import Base, Constant, Input, Optimizer, Override, Strict, Target, Width
+from automup.cli.options import (
+    Base,
+    Constant,
+    Form,
+    Input,
+    Optimizer,
+    Override,
+    Strict,
+    Target,
+    Width,
+)
 from automup.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,6 +36,7 @@ def explain(
     input: Input = None,
     override: Override = None,
     constant: Constant = None,
+    form: Form = "",
     optimizer: Optimizer = "adamw",
     format: Annotated[str, typer.Option("--format", help="table, json, markdown, html.")] = "table",
     save: Annotated[
@@ -37,6 +48,7 @@ def explain(
     from automup import report
     from automup.capture.values import parse_assignments
     from automup.constants import Constants
+    from automup.forms import check_form
     from automup.optimizers import named
     from automup.plan import Plan
 
@@ -50,6 +62,7 @@ def explain(
         raise UsageError(f"No format {format!r}.", fix=f"Choose one of {', '.join(renderers)}.")
     named(optimizer)
     constants = Constants.of(parse_assignments(constant or []))
+    form = form and check_form(form)
     if save is not None:
         check_folder(save)
         if save.exists() and save.suffix != ".json":
@@ -66,15 +79,24 @@ def explain(
             )
         plan = Plan.load(model)
         plan = plan.with_constants(constants) if constants.changed else plan
+        plan = plan.with_form(form) if form else plan
     else:
-        from automup.converted import original_of
+        from automup.converted import (
+            check_unchanged,
+            converted_constants,
+            converted_form,
+            original_of,
+        )
         from automup.tuning import check_constants
 
         with running_model():
-            source = original_of(load(model))
-            study = open_model(source, base, width, input, override)
+            source = load(model)
+            check_unchanged(source, form or "default", constants)
+            constants = converted_constants(source) if not constants.changed else constants
+            study = open_model(original_of(source), base, width, input, override)
             check_constants(study, constants)
             plan = _plan(study, target).with_constants(constants)
+            plan = plan.with_form(form or converted_form(source))
     if save is not None:
         plan.save(save)
     text = renderers[format](plan, optimizer)

@@ -43,6 +43,12 @@ Constant = Annotated[
         help="A tuned constant, as output_mult=4 or input_lr=0.25; see automup.Constants.",
     ),
 ]
+Form = Annotated[
+    str,
+    typer.Option(
+        "--form", help="default, uniform-lr, uniform-lr-sgd, table8: where factors stand."
+    ),
+]
 Strict = Annotated[
     bool, typer.Option("--strict/--no-strict", help="Refuse what could not be resolved.")
 ]

@@ -122,11 +122,13 @@ def sweep(
     _make_folder(out)
     with running_model():
         from automup.api import Mup
-        from automup.converted import original_of
+        from automup.converted import check_without_constants, original_of
         from automup.data import load_data
         from automup.sweep.trial import Trainer, choose_device
 
-        source = original_of(load(model))
+        source = load(model)
+        check_without_constants(source)
+        source = original_of(source)
         study = open_model(source, base, width, input, override)
         mup = Mup(study, lambda **knobs: study.models.drawn(knobs), strict=strict)
         trainer = Trainer(mup, study, load_data(data, study), settings, choose_device())

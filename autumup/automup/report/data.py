@@ -33,6 +33,7 @@ def as_dict(plan: Plan, optimizer: str = "adamw", decay: str = "independent") ->
         "family": known.family,
         "decay": decay,
         "constants": asdict(plan.constants),
+        "form": plan.form,
         "parameters": [_parameter(plan, p, known, decay) for p in plan.parameters],
         "sites": [
             _picked(s, "kind source exponents factor modules reason")

@@ -44,6 +44,8 @@ def document_of(plan: Plan, optimizer: str, decay: str) -> tuple[str, list[Secti
     )
     if plan.constants.changed:
         title += f"; {_knobs(plan.constants.changed)}"
+    if plan.form != "default":
+        title += f"; form {plan.form}"
     rows = fold([(p["names"], _cells(p, plan)) for p in data["parameters"]])
     sites = [(s.kind, s.source, _formula(s), _modules(s, plan), s.reason) for s in plan.sites]
     header = "parameter|role|fan_in → fan_out|init|lr|decay|ε|mult|why"

@@ -14,6 +14,7 @@ HEADER = """\
 #   head_dim the size of a head at the base, of an attention module of torch
 """
 _UNSCALED, _FIXED = "if mup_scale != 1.0:", "if head_dim != module.head_dim:"
+_ROW_HAS = 'if "head_dim" in _mup_row(f"{name}.out_proj.weight"):'
 
 _FORWARD = '''\
 def mup_attention_forward(
@@ -94,13 +95,13 @@ class MupMultiheadAttention(torch.nn.MultiheadAttention):
 {classes}
 def mup_attention_(model):
     """Give the logits of torch's own attention modules their multiplier, in place."""
-    kinds = {{kinds}}
+    kinds = {kinds}
     for name, module in model.named_modules():
         if type(module) in kinds:
             head_dim = _mup_row(f"{name}.out_proj.weight").get("head_dim", module.head_dim)
-            if head_dim != module.head_dim:
+            if {needed}:
                 module.__class__ = kinds[type(module)]
-                module.mup_scale = (head_dim / module.head_dim) ** 0.5
+                module.mup_scale = (head_dim / module.head_dim) ** 0.5{constant}
                 # torch's fused kernels for inference, which would bypass the class, need this
                 module._qkv_same_embed_dim = False
     for module in model.modules():
@@ -116,19 +117,27 @@ class Mup{name}({name}, MupMultiheadAttention):
 '''
 
 
-def attention_code(modules: bool, subclasses: Sequence[str]) -> str:
+def attention_code(modules: bool, subclasses: Sequence[str], constant: str) -> str:
     """Source for the block.
 
     Args:
         modules: whether the model has attention modules of torch; else its code calls the function.
         subclasses: the file's own classes of such modules.
+        constant: multiplies their logits too; "" for nothing.
     """
     if not modules:
         return _FORWARD
     kinds = {"torch.nn.MultiheadAttention": CLASS, **{n: f"Mup{n}" for n in subclasses}}
-    table = ", ".join(f"{kind}: {made}" for kind, made in kinds.items())
-    classes = "".join(_SUBCLASS.replace("{name}", name) for name in subclasses)
-    return _FORWARD + _MODULES.replace("{classes}", classes).replace("{{kinds}}", f"{{{table}}}")
+    blanks = {
+        "{kinds}": f"{{{', '.join(f'{kind}: {made}' for kind, made in kinds.items())}}}",
+        "{classes}": "".join(_SUBCLASS.replace("{name}", name) for name in subclasses),
+        "if {needed}:": _ROW_HAS if constant else _FIXED,
+        "{constant}": f" * {constant}" if constant else "",
+    }
+    text = _MODULES
+    for blank, filled in blanks.items():
+        text = text.replace(blank, filled)
+    return _FORWARD + text
 
 
 def in_sight(text: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from automup.edits import Multiplier
 from automup.rewrite import attention
+from automup.rewrite.exchange import Exchange
 from automup.rewrite.groups import groups_code
 from automup.rewrite.table import Row, table_code
 
@@ -123,10 +124,8 @@ def mup_init_(model{arguments}):
     for name, p in model.named_parameters():
         row = _mup_row(name)
 {chosen}        laws = row.get("init", [])
-        if laws is None:
-            continue
-        drawn = 1.0  # the constructor's own std, relative to the base
-        for exponent, dims, base, *of in laws:
+{unknown}        drawn = 1.0  # the constructor's own std, relative to the base
+        for exponent, dims, base, *of in {laws}:
             shape = p.shape
             for pattern in of:
                 for number in filter(str.isdigit, name.split(".")):
@@ -155,7 +154,7 @@ _RESCALE = """\
             wanted = 1.0 / r_in
         else:
             wanted = r_in**-0.5 * min(1.0, math.sqrt(r_out / r_in))
-        factor = wanted / drawn
+        factor = {factor}
         if factor != 1.0:
             p.mul_(factor)
 """
@@ -167,7 +166,7 @@ _RESCALE_PARTS = """\
                 wanted = 1.0 / r_in
             else:
                 wanted = r_in**-0.5 * min(1.0, math.sqrt(r_out / r_in))
-            factor = wanted / drawn
+            factor = {factor}
             if factor != 1.0:
                 rows.mul_(factor)
 """
@@ -183,6 +182,7 @@ def block_code(
     redrawn: Sequence[str],
     attends: bool,
     subclasses: Sequence[str],
+    exchanged: Exchange,
     modules: Mapping[str, str],
     indent: str,
     newline: str,
@@ -198,6 +198,7 @@ def block_code(
         redrawn: rows of the weights that a method draws anew, if it does not draw all.
         attends: whether an edit calls torch's attention with a multiplier.
         subclasses: the file's own classes of torch's attention modules that need one.
+        exchanged: the form and the constants.
         modules: what the file calls ``torch`` and ``math``.
         indent: one level of indentation.
         newline: the line ending.
@@ -208,6 +209,7 @@ def block_code(
     header += attention.HEADER if heads else ""
     header = header.replace("# MUP_SITES", f"{_HEADER_FIXED if fixed else ''}# MUP_SITES")
     header += _HEADER_INIT if any(row.init != () for row in rows.values()) else ""
+    header += exchanged.header()
     values, others = (
         ", ".join(f'"{name}": {value!r}' for name, value in given.items())
         for given in (knobs, fixed)
@@ -215,16 +217,20 @@ def block_code(
     places = "".join(f"    {site.code()},\n" for site in sites)
     listed = f"MUP_SITES = [\n{places}]\n" if places else "MUP_SITES = []\n"
     rest = f"MUP_FIXED = {{{others}}}\n" if fixed else ""
+    listed += exchanged.tables()
     table = f"MUP_KNOBS = {{{values}}}\n{rest}{listed}{table_code(rows)}\n"
     ratios, rescale = (_RATIOS_OF_PARTS, _RESCALE_PARTS) if cut else (_RATIOS, _RESCALE)
     table += _REDRAWN.replace("{names}", ", ".join(f'"{n}"' for n in redrawn)) if redrawn else ""
     rescaling = _INIT + rescale
     for blank, choice in _CHOICE.items():
         rescaling = rescaling.replace(blank, choice if redrawn else "")
-    functions = [_LOOKUP, ratios, *([rescaling] if init else [])]
+    for blank, text in exchanged.of_init(cut=cut).items():
+        rescaling = rescaling.replace(blank, text)
+    functions = [_LOOKUP, ratios, *exchanged.functions(), *([rescaling] if init else [])]
     if heads or attends:
-        functions.append(attention.attention_code(heads, subclasses))
-    functions.append(groups_code(cut=cut))
+        constant = exchanged.of_site("attention")
+        functions.append(attention.attention_code(heads, subclasses, constant))
+    functions.append(groups_code(cut=cut, exchanged=exchanged))
     text = "\n\n".join([header + table, *functions])
     for module, local in modules.items():
         if local != module:

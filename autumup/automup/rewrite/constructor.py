@@ -10,12 +10,13 @@ import libcst as cst
 from libcst import matchers as m
 
 from automup.errors import RewriteError
-from automup.rewrite import attention
+from automup.rewrite import attention, exchange
 from automup.rewrite.syntax import code, dotted, last_name
 
 CALLS = {
     "mup_init_": "# rescale the init to muP",
     attention.CALL: "# the logits of torch's own attention",
+    exchange.CALL: "# the multipliers of the weights",
 }
 """The functions of the muP block that a model calls, and what is said of that."""
 

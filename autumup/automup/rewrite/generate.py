@@ -17,6 +17,7 @@ from automup.rewrite import attention
 from automup.rewrite.block import NAMES, block_code
 from automup.rewrite.constructor import add_call
 from automup.rewrite.edit import byte_order_mark, edit_sites, parse
+from automup.rewrite.exchange import CALL, NO_EXCHANGE, Exchange
 from automup.rewrite.imports import Imports, ensure_import, read_imports
 from automup.rewrite.optimizers import rewire
 from automup.rewrite.table import Row, needs_init, patterns_of, table
@@ -36,6 +37,7 @@ def convert_source(
     sites: Sequence[Multiplier] = (),
     head_dims: Mapping[str, int] = MappingProxyType({}),
     attention_classes: Sequence[str] = (),
+    exchanged: Exchange = NO_EXCHANGE,
 ) -> str:
     """The muP version of a model file, which does not import automup.
 
@@ -57,6 +59,7 @@ def convert_source(
         head_dims: torch's own attention modules whose logits need one, by the weights of their
             output projections, each with the size of its heads at the base.
         attention_classes: the file's own classes among them.
+        exchanged: the form that the file gets, and the constants.
 
     Raises:
         RewriteError: if any part of the conversion has no safe place in the file.
@@ -66,16 +69,18 @@ def convert_source(
     file = os.path.basename(filename)
     module = parse(edit_sites(source, edits, filename=filename), filename)
     imports = read_imports(module)
-    _check_names(imports, [*NAMES, *(f"Mup{name}" for name in attention_classes)], file)
-    init = needs_init(parameters)
-    module = rewire(module, _root(module, root_class, file), imports, file)
-    rows = table(parameters, head_dims)
+    own = [*NAMES, *exchanged.names, *(f"Mup{name}" for name in attention_classes)]
+    _check_names(imports, own, file)
+    init = exchanged.rescales or needs_init(parameters)
+    root = _root(module, root_class, file)
+    module = rewire(module, root, imports, file, l2=bool(exchanged))
+    rows = table(parameters, head_dims, constants=exchanged.constants)
     patterns = _redrawn_rows(redrawn, parameters, rows, file)
     for functions, only in _init_calls(init_functions, patterns) if init else ():
         root = _root(module, root_class, file)
         module = add_call(module, "mup_init_", root, functions, file, only)
-    if head_dims:
-        module = add_call(module, attention.CALL, _root(module, root_class, file), (), file)
+    for call in (*([attention.CALL] if head_dims else []), *([CALL] if exchanged.scaled else [])):
+        module = add_call(module, call, _root(module, root_class, file), (), file)
     for name in ("torch", "math"):
         module = ensure_import(module, name)
     imports = read_imports(module)
@@ -88,6 +93,7 @@ def convert_source(
         redrawn=patterns,
         attends=any(edit.projects for edit in edits),
         subclasses=attention_classes,
+        exchanged=exchanged,
         modules={name: imports.local(name) for name in ("torch", "math")},
         indent=module.default_indent,
         newline=module.default_newline,

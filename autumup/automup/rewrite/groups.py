@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from automup.rewrite.exchange import Exchange
 from automup.rules import FAMILIES
 
 #: Families whose factors follow from the table and a shape alone.
@@ -13,14 +14,14 @@ MUP_FAMILIES = {families}
 
 
 def mup_param_groups(
-    model, lr, weight_decay=0.0, eps=1e-8, params=None, family="adam", **settings
+    model, lr, weight_decay=0.0, eps=1e-8, params=None, family="adam"{l2}, **settings
 ):
     """Parameter groups in muP for a torch optimizer; each carries its ``lr_mult`` too.
 
     ``lr``, ``weight_decay`` and ``eps`` are the values at the base. ``params`` may be some
     of the model's parameters, or groups of them whose own settings are kept and scaled.
     ``family`` is a key of MUP_FAMILIES. lr * weight_decay is the same at any width.
-    A schedule must multiply each group's lr, or set it to ``lr * group["lr_mult"]``.
+{about_l2}    A schedule must multiply each group's lr, or set it to ``lr * group["lr_mult"]``.
     """
     if family not in MUP_FAMILIES:
         raise ValueError(f"family must be one of {list(MUP_FAMILIES)}, not {family!r}")
@@ -47,14 +48,11 @@ def mup_param_groups(
             seen.add(id(p))
             row = _mup_row(names[id(p)])
             r_in, r_out = _mup_ratios(row, p.shape)
-{refusal}            lr_mult = r_out**degree / r_in
-            eps_mult = 1.0 / r_out**power if "eps" in own else 1.0
-            key = (index, lr_mult, eps_mult)
-            if key not in groups:
+{refusal}{rates}            if key not in groups:
                 # products, so that a tensor lr is neither changed nor shared
                 group = groups[key] = {"params": [], **own, "lr_mult": lr_mult}
                 group["lr"] = own["lr"] * lr_mult
-                group["weight_decay"] = own["weight_decay"] * (1.0 / lr_mult)
+                group["weight_decay"] = own["weight_decay"] * {decay}
                 if eps_mult != 1.0:
                     group["eps"] = own["eps"] * eps_mult
             groups[key]["params"].append(p)
@@ -97,7 +95,7 @@ def mup_optimizer(
         settings["weight_decay"] = weight_decay
     plain = optimizer(model.parameters(), lr=lr, **settings).defaults
     decay = plain.get("weight_decay", 0.0)
-    groups = mup_param_groups(model, lr, decay, plain.get("eps"), params, family)
+{find_l2}    groups = mup_param_groups(model, lr, decay, plain.get("eps"), params, family{is_l2})
     return optimizer(groups, lr=lr, **settings)
 '''
 
@@ -109,10 +107,31 @@ _REFUSAL_OF_PARTS = """\
 """
 
 
-def groups_code(*, cut: bool) -> str:
+# Where weights have multipliers in them, decay counts in another way if it goes through Adam's
+# normalisation.
+_L2 = {
+    "{l2}": ", l2=False",
+    "{about_l2}": """\
+    ``l2``: the optimizer adds its decay to the gradient and normalises it, as Adam does.
+""",
+    "{find_l2}": """\
+    decoupled = plain.get(
+        "decoupled_weight_decay", issubclass(optimizer, torch.optim.AdamW)
+    )
+    l2 = found[:1] == [family] and not decoupled
+""",
+    "{is_l2}": ", l2",
+}
+
+
+def groups_code(*, cut: bool, exchanged: Exchange) -> str:
     """``mup_param_groups`` and ``mup_optimizer``; ``cut``: some weights are cut into parts."""
     powers = {name: (int(FAMILIES[name].degree), int(FAMILIES[name].eps_power)) for name in WRITTEN}
     powers["sgd"] = (powers["sgd"][0], 0)  # it has no eps
     listed = ", ".join(f'"{name}": {pair}' for name, pair in powers.items())
     code = _GROUPS.replace("{families}", f"{{{listed}}}")
+    for blank, text in _L2.items():
+        code = code.replace(blank, text if exchanged else "")
+    code = code.replace("{rates}", exchanged.rates())
+    code = code.replace("{decay}", "decay_mult" if exchanged else "(1.0 / lr_mult)")
     return code.replace("{refusal}", _REFUSAL_OF_PARTS if cut else "")

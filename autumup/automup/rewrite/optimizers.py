@@ -19,19 +19,22 @@ _POSITIONS = {"Adam": _ADAM, "AdamW": _ADAM, "SGD": _SGD}
 _LONGEST = 70  # characters of a call that is left on one line
 
 
-def rewire(module: cst.Module, root: cst.ClassDef, imports: Imports, file: str) -> cst.Module:
+def rewire(
+    module: cst.Module, root: cst.ClassDef, imports: Imports, file: str, *, l2: bool = False
+) -> cst.Module:
     """The module with muP's groups in every torch.optim optimizer that the root class makes.
 
     ``torch.optim.AdamW(groups, lr=lr, ...)`` in a method gets ``mup_param_groups(self, lr=lr,
     params=groups, ...)`` for its first argument. Where the text does not show what else reaches
     the optimizer (``**kwargs``, an lr that is computed by a call), or its class has no rule here,
     the whole call becomes ``mup_optimizer(self, ..., optimizer=torch.optim.X)``, which sees the
-    values (and refuses the class) when it runs.
+    values (and refuses the class) when it runs. ``l2``: ``mup_param_groups`` must know whether the
+    optimizer adds its decay to the gradient.
 
     Raises:
         RewriteError: if the arguments of a construction cannot be told apart.
     """
-    editor = _Rewire(imports, module.default_indent, file)
+    editor = _Rewire(imports, module.default_indent, file, l2)
     body = [editor.method(n) if isinstance(n, cst.FunctionDef) else n for n in root.body.body]
     if not editor.found:
         return module
@@ -39,9 +42,9 @@ def rewire(module: cst.Module, root: cst.ClassDef, imports: Imports, file: str) 
 
 
 class _Rewire(cst.CSTTransformer):
-    def __init__(self, imports: Imports, indent: str, file: str) -> None:
+    def __init__(self, imports: Imports, indent: str, file: str, l2: bool) -> None:
         super().__init__()
-        self.imports, self.indent, self.file = imports, indent, file
+        self.imports, self.indent, self.file, self.l2 = imports, indent, file, l2
         self.found = False
 
     def method(self, function: cst.FunctionDef) -> cst.FunctionDef:
@@ -72,6 +75,8 @@ class _Rewire(cst.CSTTransformer):
         for arg in call.args:
             if arg.star == "**" and not _leaves_alone(arg.value, self.function):
                 return False
+        if self.l2 and "decoupled_weight_decay" in given:
+            return False
         scaled = [given[key].value for key in _SCALED if key in given]
         return not any(isinstance(v, cst.Call) or m.findall(v, m.Call()) for v in scaled)
 
@@ -90,6 +95,8 @@ class _Rewire(cst.CSTTransformer):
             parts.append('family="sgd"')
         elif "eps" in given:
             parts.append(f"eps={code(given['eps'].value)}")
+        if self.l2 and name == "Adam":
+            parts.append("l2=True")
         groups = cst.parse_expression(f"mup_param_groups({', '.join(parts)})")
         args = [a.with_changes(value=groups) if a is given["params"] else a for a in call.args]
         return _laid_out(call.with_changes(args=args), self.indent)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from types import MappingProxyType
 
+from automup.constants import NO_CONSTANTS, Constants
 from automup.errors import RewriteError
 from automup.plan import Parameter, SizeLaw, ratios
 from automup.rules import init_multiplier
@@ -28,7 +29,8 @@ class Row:
     ``fan_in`` and ``fan_out`` pair infinite dimensions with their base sizes; ``init`` is the law
     that the constructor follows, None where the init is to be left alone. ``parts`` are the pieces
     of a fused weight's rows: their base sizes, and whether they grow. ``head_dim`` is the size of a
-    head at the base where the weight is the output projection of torch's own attention.
+    head at the base where the weight is the output projection of torch's own attention. ``layer``
+    and ``drawn`` say which constants are the parameter's, where there are any.
     """
 
     fan_in: Dims
@@ -36,6 +38,8 @@ class Row:
     init: tuple[SizeLaw, ...] | None
     parts: tuple[tuple[int, bool], ...] = ()
     head_dim: int = 0
+    layer: str = ""
+    drawn: bool = True
 
     def code(self) -> dict[str, str]:
         """The row's entries as source; what is empty is left out."""
@@ -47,6 +51,10 @@ class Row:
             entries["parts"] = f"[{', '.join(map(str, self.parts))}]"
         if self.head_dim:
             entries["head_dim"] = str(self.head_dim)
+        if self.layer:
+            entries["layer"] = f'"{self.layer}"'
+        if not self.drawn:
+            entries["drawn"] = "False"
         if self.init is None:
             entries["init"] = "None"
         elif self.init:
@@ -65,19 +73,26 @@ def _quoted(text: str) -> str:
 
 
 def table(
-    parameters: Sequence[Parameter], head_dims: Mapping[str, int] = MappingProxyType({})
+    parameters: Sequence[Parameter],
+    head_dims: Mapping[str, int] = MappingProxyType({}),
+    *,
+    constants: Constants = NO_CONSTANTS,
 ) -> dict[str, Row]:
     """The rows by name pattern, in the order of the parameters.
 
     Args:
         parameters: the plan's facts.
         head_dims: sizes of heads at the base, by the weights that carry them.
+        constants: those that the file has.
 
     Raises:
         RewriteError: if the factor that the plan gives a parameter's init has no formula.
     """
     shapes = {name: p.shape for p in parameters for name in p.names}
     rows = {p.name: replace(_row(p, shapes), head_dim=head_dims.get(p.name, 0)) for p in parameters}
+    for p in parameters if constants.changed else ():
+        kept = p.init_std == 0.0 and constants.init(p.role, p.layer) != 1.0
+        rows[p.name] = replace(rows[p.name], layer=p.layer, drawn=not kept)
     patterns = _patterns(rows)
     return {patterns[name]: _general(name, row) for name, row in rows.items()}
 

@@ -69,18 +69,25 @@ class Unrun:
     notes: tuple[Place, ...]
 
 
-def find_unrun(source: str, executed_lines: frozenset[int], edits: Sequence[Edit]) -> Unrun:
+def find_unrun(
+    source: str,
+    executed_lines: frozenset[int],
+    edits: Sequence[Edit],
+    scaled: frozenset[str] = frozenset(),
+) -> Unrun:
     """Judge every statement of a file's functions that no trace executed.
 
     Classes of which nothing ran belong to other models; constructors hold no activations. Both
-    are left out.
+    are left out. ``scaled``: attributes that hold a parameter which its module multiplies; what
+    reads one beside its module is suspicious.
 
     Raises:
         RewriteError: if the source does not parse or a span is not in it.
     """
     filename = edits[0].span.file if edits else "source"
     tree = read(source, filename)
-    search = _Search(tree, outline(tree), read_imports(tree.module), executed_lines, tuple(edits))
+    imports = read_imports(tree.module)
+    search = _Search(tree, outline(tree), imports, executed_lines, tuple(edits), scaled)
     twins: list[Edit] = []
     suspicious: list[Place] = []
     notes: list[Place] = []
@@ -91,6 +98,7 @@ def find_unrun(source: str, executed_lines: frozenset[int], edits: Sequence[Edit
             continue
         reasons = [twin for twin in found if isinstance(twin, str)]
         grave = reasons[0] if reasons else search.contraction(function, statement)
+        grave = grave or search.reading(function, statement)
         mild = "" if grave or search.constructs(function) else search.note(function, statement)
         if (grave or mild) and function.name not in search.constructors:
             text = source.splitlines()[statement.first - 1].strip()
@@ -107,6 +115,7 @@ class _Search:
     imports: Imports
     executed: frozenset[int]
     edits: tuple[Edit, ...]
+    scaled: frozenset[str]
 
     @cached_property
     def constructors(self) -> frozenset[str]:
@@ -182,6 +191,18 @@ class _Search:
                 return "takes a softmax"
         return ""
 
+    def reading(self, function: Function, statement: Statement) -> str:
+        """Whether a statement reads the values of a parameter that its module multiplies, or ""."""
+        if not self.scaled or self.constructs(function):
+            return ""
+        nodes = [*_expressions(statement)]
+        facts = {id(n.value) for n in nodes if isinstance(n, cst.Attribute) and _tells_a_fact(n)}
+        for node in nodes:
+            scaled = isinstance(node, cst.Attribute) and node.attr.value in self.scaled
+            if scaled and id(node) not in facts:
+                return f"reads {code(node)}, which its module multiplies in this form"
+        return ""
+
     def _drives(self, function: Function) -> bool:
         """Whether a function that never ran calls the whole model: it is around it, not in it."""
         return not function.ran(self.executed) and any(
@@ -227,6 +248,16 @@ class _Search:
                 if attribute and attribute not in methods:
                     return code(node.func)
         return ""
+
+
+def _tells_a_fact(node: cst.Attribute) -> bool:
+    """Whether an attribute of a tensor, or what such a method returns, is not in its values."""
+    return node.attr.value in _FACTS
+
+
+_FACTS = frozenset(
+    {"shape", "size", "dtype", "device", "numel", "dim", "ndim", "requires_grad", "is_cuda", "grad"}
+)
 
 
 def _applied(call: cst.Call) -> Iterator[cst.BaseExpression]:

@@ -1,0 +1,115 @@
+"""What a converted file must have of a form and of constants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from automup.capture.load import ModelSource
+from automup.constants import Constants
+from automup.errors import RewriteError
+from automup.forms import UNIFORM, check_form
+from automup.models import Knobs
+from automup.plan import Plan
+from automup.planning import make_plan
+from automup.rewrite.exchange import Exchange
+from automup.rules import FAMILIES
+from automup.scaled_weights import Place, find_places, own_names, scales_of
+from automup.study import Study
+from automup.tuning import check_constants
+
+
+def exchanged_plan(study: Study, target: Knobs, form: str, constants: Constants) -> Plan:
+    """The plan at a target with these constants, in this form."""
+    return make_plan(study, target).with_constants(constants).with_form(form)
+
+
+def exchange_of(source: ModelSource, study: Study, form: str, constants: Constants) -> Exchange:
+    """What the file must have of a form and of constants.
+
+    Raises:
+        UsageError: if there is no such form, or a constant has no place in the model.
+        RewriteError: if the form has no place for a weight's factor in the file; names it.
+    """
+    check_form(form)
+    check_constants(study, constants)
+    if form == "default":
+        return Exchange(form, constants)
+    models, reached = study.models, study.exploration.reached
+    widths = [models.wide, models.third, *models.one_by_one()]
+    plans = [exchanged_plan(study, knobs, form, constants) for knobs in widths]
+    _check_parts(plans[0])
+    places = [*find_places(models, plans, [trace.nodes for _, trace in reached])]
+    names = {name: p.name for p in plans[0].parameters for name in p.names}
+    model = models.at_base
+    places = [place for place in places if place.numerator or place.output]
+    scaled = _patterns({place.module: _attributes(model, place, names) for place in places})
+    types = dict.fromkeys(type(model.get_submodule(place.module)) for place in places)
+    classes = {_class_code(source, cls): f"Mup{cls.__name__}" for cls in types}
+    if len({*classes.values()}) < len(classes):
+        raise RewriteError(
+            f"Two classes whose modules need a multiplier are called alike: {', '.join(classes)}.",
+            where=source.file,
+            fix="Rename one, or use the default form.",
+        )
+    attributes = frozenset(
+        name.rpartition(".")[2]
+        for plan in plans
+        for scaled_name in scales_of(plan)
+        for name in plan.parameter(scaled_name).names
+    )
+    return Exchange(form, constants, scaled, classes, attributes)
+
+
+def _check_parts(plan: Plan) -> None:
+    """A scale that goes with fan_out is not one for rows that grow differently."""
+    family = FAMILIES[UNIFORM[plan.form]] if plan.form in UNIFORM else None
+    for p in plan.parameters if family and family.degree else ():
+        if p.parts:
+            raise RewriteError(
+                f"{p.name}: its rows are cut into parts that grow differently, and have one "
+                "multiplier in this form.",
+                where=p.source,
+                fix="Use the default form, or a layer for each part.",
+            )
+
+
+def _attributes(model: nn.Module, place: Place, names: Mapping[str, str]) -> tuple[str, str]:
+    """A place's parameters, by what their module calls them."""
+    called = {first: own for own, first in own_names(model, place.module, names).items()}
+    return called.get(place.numerator, ""), called.get(place.output, "")
+
+
+def _patterns(places: Mapping[str, tuple[str, str]]) -> dict[str, tuple[str, str]]:
+    """The places by name, with ``*`` for numbers where all modules that are so called agree."""
+    found: dict[str, dict[tuple[str, str], None]] = {}
+    for path, place in places.items():
+        found.setdefault(_starred(path), {})[place] = None
+    agreed = {name: next(iter(all_)) for name, all_ in found.items() if len(all_) == 1}
+    each = {path: place for path, place in places.items() if _starred(path) not in agreed}
+    return {**agreed, **each}
+
+
+def _starred(path: str) -> str:
+    return ".".join("*" if part.isdigit() else part for part in path.split("."))
+
+
+def _class_code(source: ModelSource, cls: type) -> str:
+    """What the file may call a class.
+
+    Raises:
+        RewriteError: if it has no name for it.
+    """
+    if getattr(torch.nn, cls.__name__, None) is cls:
+        return f"torch.nn.{cls.__name__}"
+    for name, value in vars(source.module).items():
+        if value is cls:
+            return name
+    raise RewriteError(
+        f"The multiplier of a weight goes around its {cls.__qualname__}, a class of "
+        f"{cls.__module__} that the file does not name.",
+        where=source.file,
+        fix="Import the class into the file, or use the default form.",
+    )

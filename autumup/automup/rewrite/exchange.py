@@ -1,0 +1,267 @@
+"""What a converted file puts into multipliers rather than init and rate, and what the user tuned.
+
+By the abc-symmetry (Tensor Programs V, arXiv:2203.03466, J.2.1) a weight W = A w / s, that the
+forward pass multiplies by s, is drawn by A / s times w's law and trained by w's rate times
+(A / s) ** (1 + degree): see :class:`automup.rules.Family`. A is a tuned multiplier, s the form's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from automup.constants import NO_CONSTANTS, Constants
+from automup.edits import Edit
+from automup.forms import UNIFORM
+from automup.rules import FAMILIES
+
+CALL = "mup_scale_"
+CONSTANTS = "MUP_CONSTANTS"
+NAMES = (
+    "MUP_FORM", "MUP_SCALED", "MUP_CLASSES", CONSTANTS, CALL,
+    "_MupScaled", "_mup_scale", "_mup_gain", "_mup_constants",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """The form and the constants of a converted file.
+
+    ``scaled``: the modules (``*`` for numbers) that multiply, each with the names of two of its
+    parameters, or of none (""): its input is multiplied by the scale of the first over that of the
+    second, its output by that of the second. ``classes``: what such modules are of, as code, each
+    with the name of the class that multiplies. ``attributes``: what modules call their parameters
+    that have a scale.
+    """
+
+    form: str = "default"
+    constants: Constants = NO_CONSTANTS
+    scaled: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    classes: Mapping[str, str] = field(default_factory=dict)
+    attributes: frozenset[str] = frozenset()
+
+    def __bool__(self) -> bool:
+        return self.form != "default" or self.tuned
+
+    @property
+    def tuned(self) -> bool:
+        return bool(self.constants.changed)
+
+    @property
+    def rescales(self) -> bool:
+        """Whether weights are drawn otherwise, even where muP itself changes no init."""
+        multiplied = {"input_mult", "output_mult"} & self.constants.changed.keys()
+        return self.form != "default" or self._redraws or bool(multiplied)
+
+    @property
+    def _redraws(self) -> bool:
+        return any(name.endswith("_init") for name in self.constants.changed)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that the file's own may not be."""
+        return (*NAMES, *self.classes.values())
+
+    # --- the code ---------------------------------------------------------------------------------
+
+    def header(self) -> str:
+        """Comments on the tables."""
+        said = ""
+        if self.tuned:
+            said += _HEADER_CONSTANTS
+            said += _HEADER_DRAWN if self._redraws else ""
+        if self.form != "default":
+            said += _HEADER_FORM.replace("{form}", self.form)
+        return said + (_HEADER_SCALED if self.scaled else "")
+
+    def tables(self) -> str:
+        """MUP_CONSTANTS, MUP_FORM and MUP_SCALED."""
+        code = ""
+        if self.tuned:
+            values = (f'    "{n}": {value!r},\n' for n, value in self.constants.changed.items())
+            code += f"{CONSTANTS} = {{\n{''.join(values)}}}\n"
+        if self.form != "default":
+            code += f'MUP_FORM = "{self.form}"\n'
+        if self.scaled:
+            rows = (f'    "{path}": ("{a}", "{b}"),\n' for path, (a, b) in self.scaled.items())
+            code += f"MUP_SCALED = {{\n{''.join(rows)}}}\n"
+        return code
+
+    def functions(self) -> list[str]:
+        """The functions and classes, in order; none of them without an exchange."""
+        if not self:
+            return []
+        found = [_CONSTANTS] if self.tuned else []
+        if self.form != "default":
+            found.append(self._scale())
+        found.append(self._gain())
+        if self.scaled:
+            found += [_SCALED, *map(_class, self.classes.items())]
+            rows = "".join(f"    {cls}: {name},\n" for cls, name in self.classes.items())
+            found.append(f"MUP_CLASSES = {{\n{rows}}}\n\n\n{_MULTIPLY}")
+        return found
+
+    def _scale(self) -> str:
+        """The formulas of :func:`automup.forms.scale`."""
+        ratios, known = "r_in, r_out", ""
+        if self.form == "table8":
+            value = '1.0 / r_in if "fan_out" not in row else 1.0'
+            ratios = "r_in, _"
+        elif FAMILIES[UNIFORM[self.form]].degree:
+            value = "math.sqrt(r_out / r_in)"
+            if self.tuned:
+                value = "mult * math.sqrt(rate * r_out / r_in)"
+        else:
+            value, ratios = ("mult * rate / r_in" if self.tuned else "1.0 / r_in"), "r_in, _"
+        if "mult" in value:
+            known = "    mult, rate, _ = _mup_constants(row)\n"
+        return _SCALE.format(ratios=ratios, known=known, value=value)
+
+    def _gain(self) -> str:
+        value = "_mup_constants(row)[0]" if self.tuned else "1.0"
+        return _GAIN.replace(
+            "{value}", f"{value} / _mup_scale(row, shape)" if self.form != "default" else value
+        )
+
+    def of_site(self, kind: str, *, end: bool = False, layer: str = "") -> str:
+        """The constants of a site, as code to multiply by; "" for none. See ``Constants``."""
+        above, below = (
+            [f'{CONSTANTS}["{name}"]' for name in names if name in self.constants.changed]
+            for names in self.constants.names_at_site(kind, end, layer)
+        )
+        if not above and not below:
+            return ""
+        return " / ".join([" * ".join(above) or "1.0", *below])
+
+    def of_edit(self, edit: Edit) -> Edit:
+        """An edit as the file has it: without the constants if it has none."""
+        factor = edit.factor if self.tuned else replace(edit.factor, named="")
+        return replace(edit, factor=factor)
+
+    def of_init(self, *, cut: bool) -> dict[str, str]:
+        """What fills the blanks of ``mup_init_``; ``cut``: some weights are cut into parts."""
+        if not self:
+            return {"{unknown}": _LEAVE, "{laws}": "laws", "{factor}": "wanted / drawn"}
+        line = f"\n{' ' * (12 if cut else 8)}factor *= _mup_gain(row, p.shape)"
+        line += f" * _mup_constants(row{', grows' if cut else ''})[2]" if self.tuned else ""
+        factor = f"1.0 if laws is None else wanted / drawn{line}"
+        return {"{unknown}": "", "{laws}": "laws or []", "{factor}": factor}
+
+    def rates(self) -> str:
+        """Of ``mup_param_groups``: the factors of lr, weight decay and eps, and a group's key."""
+        if not self:
+            return _PLAIN_RATES
+        rate = "_mup_constants(row)[1] * " if self.tuned else ""
+        family = UNIFORM.get(self.form)
+        promise = _ONE_RATE.replace("{known}", family) if family else ""
+        return _RATES.format(rate=rate, promise=promise)
+
+
+NO_EXCHANGE = Exchange()
+
+
+def _class(pair: tuple[str, str]) -> str:
+    cls, name = pair
+    return f"class {name}(_MupScaled, {cls}):\n    pass\n"
+
+
+_HEADER_CONSTANTS = """\
+# MUP_CONSTANTS holds what was tuned at the base, the same at every width (Tensor Programs V,
+# Tables 1 and 2); what is not in it is 1. A multiplier of weights is in their init and learning
+# rate, that of attention or of a shared readout in the forward pass.
+#   layer    "input" or "output": the end of the model whose constants are the parameter's
+"""
+_HEADER_DRAWN = """\
+#   drawn    False where the author's init is not random, so that no constant changes it
+"""
+_HEADER_FORM = """\
+# MUP_FORM: every parameter stands for a weight scale * p, as the forward pass multiplies it;
+# _mup_scale has the scale, and init and learning rate make up for it (the abc-symmetry,
+# arXiv:2203.03466, J.2.1): training is that of any other form.
+"""
+_HEADER_SCALED = """\
+# MUP_SCALED lists the modules that do so, with two of their parameters each: scale(first) /
+# scale(second) multiplies the input, scale(second) the output; "" has scale 1.
+"""
+
+_CONSTANTS = '''\
+def _mup_constants(row, grows=True):
+    """What MUP_CONSTANTS has for a parameter: its multiplier, learning rate and init."""
+    layer, role = row.get("layer", ""), "input"
+    if "fan_in" in row:
+        role = "hidden" if grows and "fan_out" in row else "output"
+    drawn = "output" if (role, layer) == ("input", "output") else role
+    return (
+        MUP_CONSTANTS.get(f"{layer}_mult", 1.0),
+        MUP_CONSTANTS.get(f"{role}_lr", 1.0),
+        MUP_CONSTANTS.get(f"{drawn}_init", 1.0) if row.get("drawn", True) else 1.0,
+    )
+'''
+
+_SCALE = '''\
+def _mup_scale(row, shape):
+    """What the forward pass multiplies a parameter by."""
+    {ratios} = _mup_ratios(row, shape)
+{known}    return {value}
+'''
+
+_GAIN = '''\
+def _mup_gain(row, shape):
+    """The multiplier that a parameter has in it; init and learning rate make up for it."""
+    return {value}
+'''
+
+_SCALED = '''\
+class _MupScaled:
+    """A module that multiplies its input and its output, for the scales of its parameters."""
+
+    def forward(self, *args, **kwargs):
+        if self.mup_input is not None:
+            args = (args[0] * self.mup_input, *args[1:])
+        output = super().forward(*args, **kwargs)
+        return output if self.mup_output is None else output * self.mup_output
+'''
+
+_MULTIPLY = '''\
+def mup_scale_(model):
+    """Let the modules of MUP_SCALED multiply, in place; at the base, by 1."""
+    names = {id(p): name for name, p in model.named_parameters()}
+    for path, module in model.named_modules():
+        own = module.named_parameters(recurse=False)
+        scales = {name: _mup_scale(_mup_row(names[id(p)]), p.shape) for name, p in own}
+        alike = ".".join("*" if part.isdigit() else part for part in path.split("."))
+        place = MUP_SCALED.get(path) or MUP_SCALED.get(alike)
+        first, second = place if place and type(module) in MUP_CLASSES else ("", "")
+        known = [1.0, scales.get(first, 1.0), scales.get(second, 1.0)]
+        if not all(any(math.isclose(scale, k) for k in known) for scale in scales.values()):
+            raise KeyError(f"MUP_SCALED has no place for the scales of {path}: {scales}")
+        if (first, second) != ("", ""):
+            module.__class__ = MUP_CLASSES[type(module)]
+            module.mup_input = known[1] / known[2] if first != second else None
+            module.mup_output = known[2] if second else None
+'''
+
+_LEAVE = """\
+        if laws is None:
+            continue
+"""
+_PLAIN_RATES = """\
+            lr_mult = r_out**degree / r_in
+            eps_mult = 1.0 / r_out**power if "eps" in own else 1.0
+            key = (index, lr_mult, eps_mult)
+"""
+_RATES = """\
+            gain = _mup_gain(row, p.shape)
+            lr_mult = {rate}r_out**degree / r_in * gain ** (1 + degree)
+            decay_mult = 1.0 / lr_mult / (gain ** (1 - degree) if l2 else 1.0)
+            eps_mult = 1.0 / (r_out * gain) ** power if "eps" in own else 1.0
+{promise}            key = (index, lr_mult, decay_mult, eps_mult)
+"""
+_ONE_RATE = """\
+            if abs(lr_mult - 1.0) > 1e-9:
+                raise ValueError(
+                    f"in the form {MUP_FORM} one lr is for all with optimizers of the "
+                    f"{known} family, not of {family!r}"
+                )
+            lr_mult = 1.0
+"""
