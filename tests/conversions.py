@@ -59,6 +59,7 @@ def folder_of_files() -> Iterator[None]:
     shutil.copytree(MODELS, FOLDER, dirs_exist_ok=True)
     yield
     sys.path[:] = before
+    converted.cache_clear()
     shutil.rmtree(FOLDER)
 
 
