@@ -50,6 +50,10 @@ class UnresolvedError(AutomupError):
     """The analysis met something that it will not guess."""
 
 
+class TrainingError(AutomupError):
+    """The model could not be trained: its batches, its loss or its optimizer failed."""
+
+
 class PlanError(AutomupError):
     """A plan file is unreadable, or does not fit the model that it is applied to."""
 

@@ -11,27 +11,28 @@ from pathlib import Path
 from automup.errors import OutputError, UsageError
 
 
-def write_atomically(path: Path, text: str, *, overwrite: bool = True) -> None:
-    """Write text to path so that a reader sees the old file or the whole new one, and no other.
+def write_atomically(path: Path, text: str | bytes, *, overwrite: bool = True) -> None:
+    """Write text or bytes to path so that a reader sees the old file or the whole new one.
 
     A link is followed, the permissions of an older file are kept, and what is no ordinary file
     (a pipe, ``/dev/stdout``) is written into, never replaced.
 
     Args:
         path: where to write.
-        text: the contents, in UTF-8, line ends as they are.
+        text: the contents; text in UTF-8, line ends as they are.
         overwrite: False leaves a file alone that is there already, or that appears meanwhile.
 
     Raises:
         OutputError: it cannot be written.
         UsageError: it is there, and not to be overwritten.
     """
+    contents = text if isinstance(text, bytes) else text.encode()
     try:
         if path.exists() and not path.is_file():
-            with open(path, "w", encoding="utf-8", newline="") as stream:
-                stream.write(text)
+            with open(path, "wb") as stream:
+                stream.write(contents)
         else:
-            _replace(Path(os.path.realpath(path)), text, overwrite)
+            _replace(Path(os.path.realpath(path)), contents, overwrite)
     except FileExistsError:
         raise exists(path) from None
     except OSError as error:
@@ -46,13 +47,13 @@ def exists(path: Path) -> UsageError:
     return UsageError("The output exists.", where=str(path), fix="Pass --force to overwrite it.")
 
 
-def _replace(path: Path, text: str, overwrite: bool) -> None:
+def _replace(path: Path, contents: bytes, overwrite: bool) -> None:
     """All is written to a temporary file beside it, which then takes its name."""
     mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o666 & ~_umask()
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(contents)
             file.flush()
             os.fsync(file.fileno())  # a full disk may be noticed only now
         os.chmod(temporary, mode)

@@ -53,7 +53,8 @@ def read(kind: Any, value: Any, place: str) -> Any:
     if origin is tuple:
         return _tuple(arguments, value, place)
     if origin is not None and issubclass(origin, Mapping):
-        return dict(_checked(dict, "an object", value, place))
+        items = _checked(dict, "an object", value, place).items()
+        return {name: read(arguments[1], item, f"{place}.{name}") for name, item in items}
     if kind is float:
         number = _checked((int, float), _PLAIN[float], value, place)
         if not math.isfinite(number):

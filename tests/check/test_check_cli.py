@@ -1,4 +1,4 @@
-"""`automup check` on the command line: wrong calls, data, mup's models, files."""
+"""`automup check` on the command line: data, mup's models, files. (Wrong calls: tests/hostile.)"""
 
 from __future__ import annotations
 
@@ -26,26 +26,6 @@ def checked(
         cli.main()
     out, err = capsys.readouterr()
     return int(str(ended.value.code or 0)), out, err
-
-
-WRONG = {
-    "no multiples": ("--widths", "a,b"),
-    "one width": ("--widths", "2"),
-    "no such format": ("--format", "xml"),
-    "no such optimizer": ("--optimizer", "nadamax"),
-    "no such data": ("--data", "mnist"),
-    "neither PNG nor SVG": ("--plot", "check.pdf"),
-    "no such folder": ("--html", "no/such/check.html"),
-}
-
-
-@pytest.mark.parametrize("wrong", WRONG)
-def test_a_wrong_call_is_one_paragraph_and_status_2(
-    wrong: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    status, out, err = checked(capsys, monkeypatch, MLP, *WRONG[wrong])
-    assert (status, out) == (2, "")
-    assert err.startswith("automup: ") and len(err.strip().splitlines()) == 1
 
 
 def test_the_users_data_and_all_that_is_written(

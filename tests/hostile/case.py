@@ -9,6 +9,11 @@ HEAD = "import torch\nimport torch.nn as nn\n\n\n"
 CONVERT = "convert net.py --out mu.py"
 WIDE = f"{CONVERT} --width width"
 EXPLAIN = "explain net.py --width width"
+CHECK = "check net.py --width width --widths 1,2 --seeds 1 --steps 1"
+SWEEP = (
+    "sweep net.py --width width --data data.py --widths 1,2 --lr 2^-8:2^-7 --seeds 1 --steps 2 "
+    "--batch 4 --no-sp"
+)
 DONE = "mu.py: Net in μP; base width=16"
 """What a conversion says that goes well, whatever its file does."""
 
@@ -62,6 +67,27 @@ def own(
     body = f"class Net(nn.Module):\n    def __init__({takes}):\n        super().__init__()\n"
     body += f"{_indented(init)}\n\n    def forward(self, x):\n{_indented(forward)}\n"
     return {"net.py": HEAD + top + body}
+
+
+DATA = """
+import torch
+
+
+def batches(batch_size, seed):
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        yield torch.randn(batch_size, 6, generator=generator)
+
+
+def loss(model, x):
+    return (model(x) - x[:, :3]).square().mean()
+"""
+
+
+def trained(old: str = "", new: str = "") -> dict[str, str | bytes]:
+    """A folder with the small model and data for it, of which a text is replaced."""
+    assert old in DATA, old
+    return {**net(), "data.py": DATA.replace(old, new) if old else DATA}
 
 
 def _indented(code: str) -> str:

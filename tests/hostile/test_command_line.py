@@ -13,23 +13,27 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import check_cases
 import class_cases
+import data_cases
 import file_cases
 import model_cases
 import option_cases
 import plan_cases
 import pytest
+import sweep_cases
 import torch
+import transfer_cases
 from case import Case
 
 from automup.plan import READABLE, SCHEMA
 from conftest import Run, contents
 
-CASES = [
-    case
-    for table in (file_cases, class_cases, model_cases, option_cases, plan_cases)
-    for case in table.CASES
-]
+TABLES = (
+    file_cases, class_cases, model_cases, option_cases, plan_cases,
+    check_cases, data_cases, sweep_cases, transfer_cases,
+)  # fmt: skip
+CASES = [case for table in TABLES for case in table.CASES]
 
 
 @pytest.fixture(autouse=True)
@@ -71,5 +75,5 @@ def test_it_says_what_is_wrong_and_changes_nothing(case: Case, run: Run, tmp_pat
 
 
 def test_the_table_is_large_and_no_case_is_listed_twice() -> None:
-    assert len(CASES) >= 200
+    assert len(CASES) >= 400
     assert len({case.name for case in CASES}) == len(CASES)

@@ -1,4 +1,4 @@
-"""``automup sweep`` on the command line."""
+"""``automup sweep`` and ``automup transfer`` on the command line. (Wrong calls: tests/hostile.)"""
 
 from __future__ import annotations
 
@@ -74,32 +74,6 @@ def test_several_jobs_find_what_one_finds(
     assert one["runs"] == two["runs"]
 
 
-@pytest.mark.parametrize(
-    ("args", "said"),
-    [
-        (["--lr", "2^-6:2^-8"], "is no grid"),
-        (["--widths", "1,x"], "--widths: 'x' is not a number"),
-        (["--tune", "depth=1:2"], "no such constant"),
-        (["--seeds", "0"], "seeds is 0"),
-        (["--optimizer", "nothing"], "no optimizer 'nothing'"),
-        (["--data", "nothing"], "There is no data 'nothing'"),
-        (["--setting", "beta=1"], "AdamW takes no beta"),
-        (["--widths", "1,1.3"], "8 × 1.3 is not a whole number"),
-        (["--storage", "nodb://host"], "is no database"),
-    ],
-)
-def test_a_wrong_call_is_a_paragraph(
-    args: list[str],
-    said: str,
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    status, _, err = run(monkeypatch, capsys, *SWEEP, *SHORT, *args)
-    last = err.splitlines()[-1]
-    assert status in (1, 2) and last.startswith("automup: ") and said in last
-
-
 # --- transfer -------------------------------------------------------------------------------------
 
 
@@ -148,26 +122,3 @@ def test_without_constants_the_command_that_converts_and_trains_is_printed(
     assert status == 0, err
     assert (folder / "mu_net.py").exists()
     assert "python examples/train.py mu_net.py --set width=64 --lr" in out
-
-
-@pytest.mark.parametrize(
-    ("args", "said"),
-    [
-        (["sweep"], "No target is given"),
-        (["sweep", "--target", "depth=3"], "depth is no width knob"),
-        (["sweep", "--target", "width=0"], "cannot be width=0"),
-        (["sweep", "--target", "width=64", "--out", "x.txt"], "neither .json nor .yaml"),
-        (["nowhere", "--target", "width=64"], "No finished sweep"),
-    ],
-)
-def test_a_wrong_transfer_is_a_paragraph(
-    args: list[str],
-    said: str,
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert run(monkeypatch, capsys, *SWEEP, *SHORT, "--no-sp", "--widths", "1")[0] == 0
-    status, _, err = run(monkeypatch, capsys, "transfer", *args)
-    last = err.splitlines()[-1]
-    assert status in (1, 2) and last.startswith("automup: ") and said in last

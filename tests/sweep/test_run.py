@@ -153,6 +153,8 @@ def result(diverged: bool = False) -> SweepResult:
                     runs[Point("sp", multiple, 2.0**exponent, seed)] = math.inf if far else sp
     about = {
         "model": "Net",
+        "base": {"width": 8},
+        "fixed": {},
         "data": "numbers",
         "optimizer": "adam",
         "options": {},

@@ -10,9 +10,10 @@ import pytest
 import torch
 from subject import Net, Numbers, trainer
 
-from automup.errors import UsageError
+from automup.errors import TrainingError, UsageError
+from automup.guarded import endless
 from automup.sweep.settings import Point, Settings
-from automup.sweep.trial import choose_device, endless, score
+from automup.sweep.trial import choose_device, score
 
 BASE = Point("mup", 1.0, 0.01, 0)
 
@@ -72,7 +73,7 @@ def test_data_that_ends_is_begun_again_with_other_batches() -> None:
     assert len(four) == 4
     assert torch.equal(four[0][0], next(Numbers().batches(4, 0))[0])
     assert not torch.equal(four[0][0], four[2][0])
-    with pytest.raises(UsageError, match="no batch"):
+    with pytest.raises(TrainingError, match="no batch"):
         next(endless(Numbers(0), 4, 0))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -48,7 +49,11 @@ def check_widths(knobs: Mapping[str, Any]) -> None:
     """Raise UsageError unless every value is a positive number, or a list of such."""
     for name, value in knobs.items():
         for size in value if isinstance(value, tuple | list) else [value]:
-            if isinstance(size, bool) or not isinstance(size, int | float) or not size > 0:
+            if (
+                isinstance(size, bool)
+                or not isinstance(size, int | float)
+                or not 0 < size < math.inf
+            ):
                 raise UsageError(
                     f"A width cannot be {name}={value!r}: it is a positive number.",
                     fix=f"Pass {name}=256, or so.",

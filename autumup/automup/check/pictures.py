@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from automup.check.result import Check, Reading, Trained
 from automup.errors import UsageError
+from automup.files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,7 +40,10 @@ def save_picture(check: Check, path: str | Path) -> None:
     if suffix not in (".png", ".svg"):
         raise UsageError(f"{path} is neither .png nor .svg.", fix="Name one of them.")
     figure = draw(check)
-    figure.savefig(path, dpi=130, facecolor="white", metadata={} if suffix == ".png" else _UNDATED)
+    drawn = io.BytesIO()
+    kind, undated = suffix.lstrip("."), {} if suffix == ".png" else _UNDATED
+    figure.savefig(drawn, format=kind, dpi=130, facecolor="white", metadata=undated)
+    write_atomically(Path(path), drawn.getvalue())
 
 
 _UNDATED: dict[str, Any] = {"Date": None, "Creator": None, "Type": None, "Format": None}

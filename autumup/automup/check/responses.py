@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_map
 
 from automup.check.training import Knobs, Subject, joined, loss_of
 from automup.check.watching import watched
+from automup.guarded import endless
 from automup.plan import Plan
 from automup.rules import Role
 
@@ -57,7 +58,7 @@ class Responses:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             model = self.subject.build(self.knobs).eval()
-        return model, next(iter(self.data.batches(self.batch_size, 0)))
+        return model, next(endless(self.data, self.batch_size, 0))
 
     def _by_weight(self, model: nn.Module, batch: Any, name: str) -> list[Tensor]:
         weight = model.get_parameter(name)

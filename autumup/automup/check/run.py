@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from automup.capture.graph import readers_of
+from automup.capture.values import said
 from automup.capture.widths import scaled
 from automup.check.audit import Audit, Terms, audit
 from automup.check.constants import faults_in_code, findings, gauges
@@ -15,6 +17,7 @@ from automup.check.responses import Responses
 from automup.check.result import Check, Trained
 from automup.check.training import Knobs, Protocol, Run, Subject, readings, train_all
 from automup.check.verdict import Judge, in_order, judged_steps, positions
+from automup.errors import TrainingError, UsageError
 
 if TYPE_CHECKING:
     from automup.data import Data
@@ -24,7 +27,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user can choose of a check; ``first`` is the first of its seeds."""
+    """What the user can choose of a check; ``first`` is the first of its seeds.
+
+    Raises:
+        UsageError: a number is out of range.
+    """
 
     lr: float
     widths: tuple[float, ...] = (1, 2, 4, 8)
@@ -32,6 +39,28 @@ class Settings:
     steps: int = 3
     batch_size: int = 16
     first: int = 0
+
+    def __post_init__(self) -> None:
+        check_rate(self.lr)
+        check_multiples(self.widths)
+        for name in ("seeds", "steps"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}.", fix="It is at least 1.")
+
+
+def check_rate(lr: float) -> None:
+    """Raise UsageError unless it is a learning rate that can move something."""
+    if not 0 < lr < math.inf:
+        raise UsageError(f"The learning rate is {lr}.", fix="It is a finite number above 0.")
+
+
+def check_multiples(widths: Sequence[float]) -> None:
+    """Raise UsageError unless these are multiples of the base that a slope can be fitted to."""
+    if len(set(widths)) < 2 or not all(0 < width < math.inf for width in widths):
+        shown = ",".join(f"{width:g}" for width in widths) or "(none)"
+        raise UsageError(
+            f"The widths {shown} are no multiples to compare.", fix="Pass two or more, as 1,2,4,8."
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +96,7 @@ def check(
     seeds = range(settings.first, settings.first + settings.seeds)
     protocol = Protocol(knobs, seeds, settings.steps, settings.batch_size, zeroed)
     runs = train_all(case.subject, data, protocol, done)
+    _check_finite(runs, knobs)
     trained = readings(case.subject.label, runs, widths)
     audited = _audited(case, runs, widths)
     judge = Judge(trained, case.plan, judged_steps(settings.steps, bool(zeroed)), responses)
@@ -85,6 +115,18 @@ def check(
         diagram=diagram_of(case.study.exploration.reached[0][1].nodes, case.plan),
         other=_beside(case.other, data, protocol, widths, done),
     )
+
+
+def _check_finite(runs: Sequence[Sequence[Run]], knobs: Sequence[Knobs]) -> None:
+    """Raise TrainingError if a run diverged: what is not a number has no slope."""
+    for row in runs:
+        for run, at in zip(row, knobs, strict=True):
+            if not math.isfinite(run.loss):
+                raise TrainingError(
+                    f"At {said(at)} the loss is {run.loss} after a few steps: there is no slope to "
+                    "judge.",
+                    fix="Check with a smaller learning rate.",
+                )
 
 
 def knobs_at(study: Study, width: float) -> Knobs:

@@ -27,6 +27,8 @@ from automup.check.fit import fit
 from automup.check.result import Place, Reading, Trained
 from automup.check.synthetic import settle
 from automup.check.watching import Seen, distance, size, watched
+from automup.errors import TrainingError
+from automup.guarded import endless, loss_on, stepping, take_step
 from automup.optim.settings import SCALED
 
 if TYPE_CHECKING:
@@ -75,7 +77,10 @@ class Weight:
 
 @dataclass(frozen=True)
 class Run:
-    """One width and seed: sizes at init, then sizes and changes after every step, by place."""
+    """One width and seed: sizes at init, then sizes and changes after every step, by place.
+
+    ``loss`` is that after the last step.
+    """
 
     places: Mapping[str, Place]
     start: Mapping[str, float]
@@ -83,6 +88,7 @@ class Run:
     changes: tuple[Mapping[str, float], ...]
     weights: Mapping[str, Weight]
     optimizer: str
+    loss: float
 
 
 def train_all(
@@ -107,15 +113,13 @@ def run(subject: Subject, data: Data, protocol: Protocol, knobs: Knobs, seed: in
         optimizer = subject.optimizer(model)
         weights = _weights(model, optimizer)
         zero(model, protocol.zeroed)
-        batch = next(iter(data.batches(protocol.batch_size, seed)))
+        batch = next(endless(data, protocol.batch_size, seed))
         start, importance = _start(model, data, batch)
         sizes, changes = [], []
         for _ in range(protocol.steps):
-            optimizer.zero_grad()
-            loss_of(model, data, batch).backward()
-            optimizer.step()
+            take_step(optimizer, loss_of(model, data, batch))
             with torch.no_grad(), watched(model) as now:
-                loss_of(model, data, batch)
+                loss = float(loss_of(model, data, batch))
             values = {**now.values, OUTPUT: joined(now.outputs)}
             sizes.append({n: size(v) for n, v in values.items()})
             changes.append(dict(_changes(start, values, importance)))
@@ -127,6 +131,7 @@ def run(subject: Subject, data: Data, protocol: Protocol, knobs: Knobs, seed: in
         tuple(changes),
         weights,
         type(optimizer).__name__,
+        loss,
     )
 
 
@@ -134,7 +139,7 @@ def loss_of(model: nn.Module, data: Data, batch: Any) -> Tensor:
     """The loss, from the same noise each time where the forward draws some."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(NOISE)
-        return data.loss(model, batch)
+        return loss_on(data, model, batch)
 
 
 def zero(model: nn.Module, names: Iterable[str]) -> None:
@@ -146,6 +151,10 @@ def zero(model: nn.Module, names: Iterable[str]) -> None:
 
 def joined(outputs: Sequence[Tensor]) -> Tensor:
     """All that a model returns as one vector; a loss beside logits is left out."""
+    if not outputs:
+        raise TrainingError(
+            "The loss does not call the model.", fix="Let loss(model, batch) do so."
+        )
     tensors = [t for t in outputs if t.dim()] or list(outputs)
     return torch.cat([t.detach().float().flatten() for t in tensors])
 
@@ -159,7 +168,8 @@ def _start(model: nn.Module, data: Data, batch: Any) -> tuple[Seen, dict[str, Te
         loss = loss_of(model, data, batch)
     outputs = [t for t in seen.outputs if t.dim()] or seen.outputs
     trained = [t for t in outputs if t.requires_grad]
-    grads = torch.autograd.grad(loss, trained, allow_unused=True) if trained else ()
+    with stepping():
+        grads = torch.autograd.grad(loss, trained, allow_unused=True) if trained else ()
     known = {id(t): g.abs().float() for t, g in zip(trained, grads, strict=True) if g is not None}
     parts = [known.get(id(t), torch.zeros_like(t, dtype=torch.float)) for t in outputs]
     importance = {OUTPUT: torch.cat([p.flatten() for p in parts])} if parts else {}

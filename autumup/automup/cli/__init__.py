@@ -57,7 +57,7 @@ app.command()(doctor)
 def main() -> None:
     """The console script: errors are one paragraph and an exit status, never a traceback."""
     try:
-        status = app(standalone_mode=False)
+        status = app(standalone_mode=False, prog_name="automup")
     except AutomupError as error:
         _fail(str(error), 2 if isinstance(error, UsageError) else 1)
     except typer.Exit as error:

@@ -54,7 +54,7 @@ def check(
 ) -> None:
     """Train a few steps at several widths: is it in μP, and if not, where. Runs MODEL's code."""
     from automup.check.cases import rate_of
-    from automup.check.run import Settings
+    from automup.check.run import Settings, check_rate
     from automup.check.run import check as run_check
     from automup.optim import optimizer_class_of
 
@@ -63,6 +63,7 @@ def check(
     _check_files(plot, html)
     cls = optimizer_class_of(optimizer)
     rate = rate_of(cls, lr)
+    check_rate(rate)
     multiples = _multiples(widths)
     with running_model():
         case = _case(model, base, width, input, override, cls, rate, as_is, strict)
@@ -122,15 +123,17 @@ def _data(spec: str, case: Case) -> Data:
 
 def _multiples(text: str) -> tuple[float, ...]:
     """The widths of ``1,2,4,8``, in order; empty for an empty text."""
+    from automup.check.run import check_multiples
+
     try:
-        found = tuple(sorted({float(part) for part in text.split(",") if part.strip()}))
+        found = [float(part) for part in text.split(",") if part.strip()]
     except ValueError:
-        found = (0.0,)
-    if found and (len(found) < 2 or found[0] <= 0):
         raise UsageError(
-            f"--widths {text!r} is no list of multiples.", fix="Pass two or more, as 1,2,4,8."
-        )
-    return found
+            f"--widths {text!r} is no list of numbers.", fix="Pass two or more, as 1,2,4,8."
+        ) from None
+    if text:
+        check_multiples(found)
+    return tuple(sorted(set(found)))
 
 
 def _check_files(plot: Path | None, html: Path | None) -> None:
@@ -140,6 +143,8 @@ def _check_files(plot: Path | None, html: Path | None) -> None:
             check_folder(file)
     if plot is not None and plot.suffix.lower() not in (".png", ".svg"):
         raise UsageError(f"{plot} is neither .png nor .svg.", fix="Name one of them.")
+    if html is not None and html.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"{html} is no .html.", fix="Name the page so.")
 
 
 @contextlib.contextmanager

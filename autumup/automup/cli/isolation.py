@@ -24,6 +24,9 @@ from automup.errors import AutomupError, UsageError
 TIMEOUT = 600.0
 """Seconds that a child is given where none are named."""
 
+LARGEST = 1e9
+"""No limit is as large, in seconds or in GB."""
+
 _CHILD = "AUTOMUP_ISOLATED"  # set in the child, which runs the command itself
 _OPTIONS = {
     "isolated": Annotated[
@@ -72,7 +75,7 @@ def _run_child(timeout: float, memory: float | None) -> int:
         AutomupError: the child was ended by a limit or by a crash.
     """
     for option, value in (("--timeout", timeout), ("--memory", memory)):
-        if value is not None and not value > 0:
+        if value is not None and not 0 < value < LARGEST:
             raise UsageError(f"{option} cannot be {value:g}.", fix="Pass a positive number.")
     limit = None if memory is None else _memory_limit(memory)
     # -P: what lies in the working folder is not to be taken for automup or for torch

@@ -61,7 +61,7 @@ Out = Annotated[
     Path, typer.Option("--out", "-o", metavar="FOLDER", help="Where the results are written.")
 ]
 Jobs = Annotated[
-    int, typer.Option("--jobs", help="Processes here. Default: one for each GPU, else one.")
+    int, typer.Option("--jobs", min=0, help="Processes here. Default: one for each GPU, else one.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Take part, write and print nothing.")]
 
@@ -96,6 +96,7 @@ def sweep(
     work with others that run it at the same time.
     """
     from automup.capture.values import parse_assignments
+    from automup.optim import optimizer_class_of
     from automup.sweep.settings import Settings, grid_of, parse_lrs, parse_multiples, parse_tune
 
     settings = Settings(
@@ -119,7 +120,8 @@ def sweep(
         "override": override or [],
         "strict": strict,
     }
-    _make_folder(out)
+    optimizer_class_of(optimizer)
+    _check_out(out)
     with running_model():
         from automup.api import Mup
         from automup.converted import check_without_constants, original_of
@@ -132,11 +134,21 @@ def sweep(
         study = open_model(source, base, width, input, override)
         mup = Mup(study, lambda **knobs: study.models.drawn(knobs), strict=strict)
         trainer = Trainer(mup, study, load_data(data, study), settings, choose_device())
+        trainer.rehearse()
+        if not storage:
+            _make_folder(out)
         with _others(jobs):
             about = {"data": data, "call": call}
             result = _swept(trainer, about, source.text, storage or str(out / "journal.log"), quiet)
     if not quiet:
         _show(result, out)
+
+
+def _check_out(out: Path) -> None:
+    """Refuse at once what could not be made in the end."""
+    there = next(p for p in (out, *out.absolute().parents) if p.exists())
+    if not there.is_dir():
+        raise UsageError(f"{there} is no folder.", fix="Name another with --out.")
 
 
 def _make_folder(out: Path) -> None:
@@ -155,8 +167,12 @@ def _swept(
     from automup.sweep.storage import open_storage
     from automup.sweep.watch import watching
 
-    with watching(quiet) as watch:
-        return sweep(trainer, about, code, open_storage(storage), watch)
+    try:
+        with watching(quiet) as watch:
+            return sweep(trainer, about, code, open_storage(storage), watch)
+    except KeyboardInterrupt:
+        typer.echo("note: what is done is kept; the same command goes on from there", err=True)
+        raise
 
 
 def _show(result: SweepResult, out: Path) -> None:

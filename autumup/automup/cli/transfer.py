@@ -31,23 +31,26 @@ def transfer(
 ) -> None:
     """Show what a sweep tuned at another width, and how to train there. Runs the model's code."""
     from automup.capture.values import parse_assignments
-    from automup.sweep.results import SweepResult
-    from automup.sweep.transfer import opened
+    from automup.reading import read
+    from automup.sweep.results import RESULTS, SweepResult
+    from automup.sweep.stored import Call
     from automup.sweep.transfer import transfer as transferred
 
     if out is not None:
         check_folder(out)
         if out.suffix not in (".json", ".yaml", ".yml"):
             raise UsageError(f"{out} is neither .json nor .yaml.", fix="Name the file so.")
+        if out.resolve() == (folder / RESULTS).resolve():
+            raise UsageError(f"{out} is the sweep itself.", fix="Choose another --out.")
     result = SweepResult.load(folder)
-    if "call" not in result.about:
+    if result.about.get("call") is None:
         raise UsageError(
             "This sweep was run in Python, which has the model.",
             where=str(folder),
             fix="Call mu.transfer(result, ...) there.",
         )
     with running_model():
-        mup, study = opened(result.about["call"])
+        mup, study = read(Call, result.about["call"], "call").opened()
         config = transferred(mup, study, result, parse_assignments(target or []))
     if result.narrowest("mup").optimum.at_edge:
         typer.echo("note: the best learning rate is at an edge of the sweep's grid", err=True)
@@ -105,18 +108,18 @@ def _commands(config: Transfer, out: Path | None) -> Iterator[str]:
     yield f"    model = config.make_model()                  # {said(config.target)}"
     yield "    optimizer = config.make_optimizer(model)"
     call = config.call
-    if config.constants or config.optimizer != "adamw":
+    if call is None or config.constants or config.optimizer != "adamw":
         return
-    written = f"mu_{Path(call['model'].partition('.py:')[0]).stem}.py"
-    options = [*_repeated("--base", call["base"]), *_repeated("--input", call["input"])]
-    options += _repeated("--override", call["override"])
-    options += ["--width", call["width"]] if call["width"] else []
+    written = f"mu_{Path(call.model.partition('.py:')[0]).stem}.py"
+    options = [*_repeated("--base", call.base), *_repeated("--input", call.input)]
+    options += _repeated("--override", call.override)
+    options += ["--width", call.width] if call.width else []
     knobs = [*_repeated("--set", [f"{n}={v}" for n, v in config.target.items()])]
     decay = config.options.get("weight_decay", 0.01)
     yield ""
     yield "Or as a source file (examples/train.py trains any model of bytes):"
     yield ""
-    yield "    " + shlex.join(["automup", "convert", call["model"], *options, "--out", written])
+    yield "    " + shlex.join(["automup", "convert", call.model, *options, "--out", written])
     train = ["python", "examples/train.py", written, *knobs, "--lr", f"{config.lr:.4g}"]
     yield "    " + shlex.join([*train, "--weight-decay", f"{decay:g}"])
 

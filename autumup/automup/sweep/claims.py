@@ -109,8 +109,8 @@ class Claims:
             return True
         on_this = self._machine and attrs.get(MACHINE) == self._machine
         if on_this and attrs.get(PROCESS):
-            pid = int(str(attrs[PROCESS]).split()[0])
-            if process(pid) != attrs[PROCESS]:
+            pid = str(attrs[PROCESS]).partition(" ")[0]
+            if not pid.isdigit() or process(int(pid)) != attrs[PROCESS]:
                 return False
         now = time.monotonic()
         beat, since = self._seen.setdefault(trial._trial_id, (attrs.get(BEAT), now))

@@ -68,11 +68,12 @@ def drift(narrow: Curve, wide: Curve) -> Estimate:
 def regret(narrow: Curve, wide: Curve) -> float:
     """What it costs at the wide width to use the narrow one's best learning rate of the grid.
 
-    The relative excess of the mean loss over that at the wide width's own best: 0.01 is 1 %.
+    The relative excess of the mean loss over that at the wide width's own best: 0.01 is 1 %; nan
+    where that best is no positive number, of which nothing can be a fraction.
     """
     transferred, _ = _best(narrow, _all(narrow))
     _, best = _best(wide, _all(wide))
-    return mean(wide[transferred]) / best - 1 if math.isfinite(best) else math.nan
+    return mean(wide[transferred]) / best - 1 if 0 < best < math.inf else math.nan
 
 
 def vertex(curve: Curve, seeds: Sequence[int]) -> float:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import math
 from pathlib import Path
 from typing import Any
 
+from automup.files import write_atomically
 from automup.sweep.fit import Curve, mean
 from automup.sweep.results import Row, SweepResult
 from automup.sweep.table import headline, said
@@ -26,8 +28,12 @@ def picture(result: SweepResult, file: Path) -> None:
 
     with matplotlib.rc_context({"svg.hashsalt": "automup", "svg.fonttype": "none"}):
         figure = _drawn(result)
-        date: dict[str, Any] = {"Date": None} if file.suffix == ".svg" else {}
-        figure.savefig(file, dpi=150, metadata=date)
+        kind = file.suffix.lstrip(".")
+        drawn = io.BytesIO()
+        figure.savefig(
+            drawn, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else {}
+        )
+    write_atomically(file, drawn.getvalue())
 
 
 def _drawn(result: SweepResult) -> Any:
@@ -45,6 +51,9 @@ def _drawn(result: SweepResult) -> Any:
         axes.set_title(_NAMES[name], fontsize=11)
         axes.set_xlabel("learning rate")
         axes.set_xscale("log", base=2)
+        if not any(math.isfinite(row.optimum.loss) for row in rows):
+            lrs = list(result.curves[name][rows[0].multiple])
+            axes.set_xlim(min(lrs) / 2, max(lrs) * 2)  # nothing is drawn that could say so
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("training loss")
@@ -83,7 +92,8 @@ def _limits(result: SweepResult) -> tuple[float, float]:
             around = (m for lr, m in _means(curve) if abs(math.log2(lr / row.optimum.lr)) <= 3)
             near += [m for m in around if math.isfinite(m)]
     low, high = (min(near), max(near)) if near else (0.0, 1.0)
-    return low * 0.95, high * 1.05
+    room = 0.0 if high > low or low else 1.0
+    return low - 0.05 * abs(low) - room, high + 0.05 * abs(high) + room
 
 
 def _means(curve: Curve) -> list[tuple[float, float]]:

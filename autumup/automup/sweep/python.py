@@ -68,6 +68,7 @@ def sweep_model(
     made = load_data(data, study) if isinstance(data, str) else data
     constants = mup.constants.changed
     trainer = Trainer(mup, study, made, own, choose_device(device), constants)
+    trainer.rehearse()
     if out is not None:
         Path(out).mkdir(parents=True, exist_ok=True)
         storage = storage or str(Path(out, "journal.log"))

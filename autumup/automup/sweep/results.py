@@ -17,9 +17,8 @@ from automup.errors import PlanError
 from automup.files import write_atomically
 from automup.sweep.fit import Curve, Estimate, Optimum, drift, mean, optimum, regret
 from automup.sweep.settings import Point
+from automup.sweep.stored import SCHEMA, records
 from automup.sweep.tune import Tuned
-
-SCHEMA = 1
 
 RESULTS = "sweep.json"
 
@@ -150,32 +149,31 @@ class SweepResult:
         """Read what :meth:`save` wrote.
 
         Raises:
-            PlanError: there is no finished sweep in the folder.
+            PlanError: there is no finished sweep in the folder, or what is there is damaged.
         """
         file = Path(folder, RESULTS)
         try:
-            data = json.loads(file.read_text(encoding="utf-8"))
-            if data["automup_sweep"] != SCHEMA:
-                raise ValueError(f"schema {data['automup_sweep']}")
-            runs = {_point(run): _loss(run["loss"]) for run in data["runs"]}
-            tuned = Tuned(**data["tuned"]) if data["tuned"] else None
-            return SweepResult(data["about"], runs, tuned)
+            about, stored, tuned = records(file.read_text(encoding="utf-8"))
         except OSError as error:
             raise PlanError(
                 f"No finished sweep: {error.strerror}.",
                 where=str(file),
                 fix="Pass the folder of --out of `automup sweep`.",
             ) from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise PlanError(f"Not a sweep of schema {SCHEMA}: {error}.", where=str(file)) from None
-
-
-def _point(run: Mapping[str, Any]) -> Point:
-    return Point(run["parametrization"], run["multiple"], run["lr"], run["seed"])
-
-
-def _loss(value: float | None) -> float:
-    return math.inf if value is None else value
+        except ValueError as error:
+            said = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error
+            raise PlanError(
+                f"Not a sweep of schema {SCHEMA}: {said}.",
+                where=str(file),
+                fix="Write it again with the same `automup sweep` command.",
+            ) from None
+        runs = {
+            Point(r.parametrization, r.multiple, r.lr, r.seed): math.inf
+            if r.loss is None
+            else r.loss
+            for r in stored
+        }
+        return SweepResult(about, runs, tuned)
 
 
 def _finite(value: Any) -> Any:

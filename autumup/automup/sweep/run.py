@@ -12,11 +12,12 @@ import torch
 from optuna.storages import BaseStorage
 
 from automup.capture.nested import tensors_of
+from automup.guarded import endless
 from automup.sweep.claims import PATIENCE, Claims
 from automup.sweep.results import SweepResult
 from automup.sweep.settings import SETTINGS, Point
-from automup.sweep.storage import study_in
-from automup.sweep.trial import Trainer, endless
+from automup.sweep.storage import storing, study_in
+from automup.sweep.trial import Trainer
 from automup.sweep.tune import Tuned, tune
 from automup.sweep.watch import Watch
 from automup.sweep.work import key_of, work
@@ -42,7 +43,9 @@ def sweep(
     """
     study, settings = trainer.study, trainer.settings
     knobs = {f"{m:g}": study.models.scaled_knobs(m) for m in sorted(set(settings.multiples))}
-    tuned, results = run(trainer, storage, name_of(trainer, code), watch, patience)
+    name = name_of(trainer, code)
+    with storing():
+        tuned, results = run(trainer, storage, name, watch, patience)
     told = ("optimizer", "options", "steps", "batch_size", "seeds", "last")
     whole = {
         "model": study.name,
@@ -126,4 +129,9 @@ def digest(*parts: Any) -> str:
 
 def _digest_of(batch: Any) -> list[Any]:
     tensors: Sequence[torch.Tensor] = list(tensors_of(batch))
-    return [(tuple(t.shape), hashlib.sha256(t.numpy().tobytes()).hexdigest()) for t in tensors]
+    return [(tuple(t.shape), hashlib.sha256(_bytes_of(t)).hexdigest()) for t in tensors]
+
+
+def _bytes_of(tensor: torch.Tensor) -> bytes:
+    dense = tensor.detach().to_dense().contiguous().reshape(-1)
+    return dense.view(torch.uint8).numpy().tobytes()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
+from automup.constants import Constants
 from automup.errors import UsageError
 
 #: The constants that can be tuned; see :class:`automup.Constants`.
@@ -31,6 +32,12 @@ SETTINGS = ("weight_decay",)
 #: run is noise enough to move an optimum by an octave.)
 LAST = 0.5
 
+
+#: Between these all learning rates and multiples of widths are; more of them are a mistake.
+LEAST, MOST, COUNT = 1e-12, 1e12, 10_000
+
+#: What an optimizer gets from the sweep itself.
+RESERVED = {"lr", "params", "model", "optimizer_class"}
 
 #: The grids of learning rates when none is given, by family: their best ones are far apart.
 GRIDS = {
@@ -101,10 +108,17 @@ class Settings:
                 raise UsageError(f"{name} is {getattr(self, name)}.", fix="It is at least 1.")
         if not 0 < self.last <= 1:
             raise UsageError(f"last is {self.last}.", fix="It is a fraction: 0.5 is the last half.")
-        for name in ("multiples", "lrs"):
-            values = getattr(self, name)
-            if not values or min(values) <= 0 or not all(map(math.isfinite, values)):
-                raise UsageError(f"{name} are {values}.", fix="Give at least one, all above 0.")
+        for name, values in (("widths", self.multiples), ("lr", self.lrs)):
+            if not values or not all(LEAST <= value <= MOST for value in values):
+                shown = ",".join(f"{value:g}" for value in values[:5])
+                raise UsageError(
+                    f"{name} cannot be {shown or 'empty'}.",
+                    fix=f"Give at least one number, all from {LEAST:g} to {MOST:g}.",
+                )
+        for name in RESERVED & self.options.keys():
+            raise UsageError(
+                f"{name} is no setting that a sweep can pass.", fix="The learning rates are lr."
+            )
 
     def points(self, same_at_base: bool) -> list[Point]:
         """Every run of the grid, narrow widths first.
@@ -143,9 +157,12 @@ def parse_lrs(text: str) -> tuple[float, ...]:
         return tuple(_number(part, "--lr") for part in text.split(","))
     low, high, *rest = (_number(part, "--lr") for part in text.split(":"))
     step = rest[0] if rest else 1.0
-    if len(rest) > 1 or not 0 < low < high or step <= 0:
+    if len(rest) > 1 or not 0 < low < high < math.inf or not step > 0:
         raise UsageError(f"--lr {text!r} is no grid.", fix="Write 2^-12:2^-3, low to high.")
-    count = math.floor(math.log2(high / low) / step + 1e-9)
+    octaves = math.log2(high) - math.log2(low)
+    if octaves > COUNT * step:
+        raise UsageError(f"--lr {text!r} has too many values.", fix="Write 2^-12:2^-3, or so.")
+    count = math.floor(octaves / step + 1e-9)
     return tuple(low * 2.0 ** (step * i) for i in range(count + 1))
 
 
@@ -183,10 +200,14 @@ def split(tuned: Mapping[str, float]) -> tuple[dict[str, float], dict[str, float
 def _range(name: str, values: str) -> Range:
     if ":" not in values:
         choices = tuple(_number(v, f"--tune {name}") for v in values.split(","))
+        for choice in choices:
+            Constants.of(split({name: choice})[0])
+            if not 0 <= choice < math.inf:
+                raise UsageError(f"--tune {name}={values} is below 0.", fix="Write 0,0.01,0.1.")
         return Range(name, choices=choices)
     low, _, high = values.partition(":")
     made = Range(name, _number(low, f"--tune {name}"), _number(high, f"--tune {name}"))
-    if not 0 < made.low < made.high:
+    if not 0 < made.low < made.high < math.inf:
         raise UsageError(
             f"--tune {name}={values} is no range above 0.", fix="Write NAME=0.25:16, or a list."
         )
@@ -197,8 +218,9 @@ def _number(text: str, option: str) -> float:
     """``0.5``, ``1e-3`` or ``2^-9``."""
     base, power, exponent = text.strip().partition("^")
     try:
-        return float(base) ** float(exponent) if power else float(base)
-    except (ValueError, OverflowError, ZeroDivisionError):
+        number = float(base) ** float(exponent) if power else float(base)
+        return float(number)  # a root of a negative number is complex
+    except (ValueError, TypeError, OverflowError, ZeroDivisionError):
         raise UsageError(
             f"{option}: {text.strip()!r} is not a number.", fix="Write 0.001 or 2^-10."
         ) from None

@@ -7,15 +7,18 @@ import json
 import os
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from sqlalchemy.exc import ArgumentError
 
-from automup.errors import UsageError
+from automup.capture.raised import describe
+from automup.errors import OutputError, UsageError
 
 #: Seconds that a writer waits for another one in SQLite, which admits one at a time.
 _PATIENCE = 60
@@ -33,14 +36,16 @@ class _Journal(JournalFileBackend):
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         lock = JournalFileSymlinkLock(str(self._path))
-        lock.acquire()
         try:
+            lock.acquire()
             with open(self._path, "r+b") as file:
                 _drop_torn_line(file)
                 lines = (json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
                 file.write("".join(lines).encode())
                 file.flush()
                 os.fsync(file.fileno())
+        except OSError as error:
+            raise StorageInternalError(error.strerror or str(error)) from error
         finally:
             with contextlib.suppress(RuntimeError):  # it took so long that another one took it
                 lock.release()
@@ -56,6 +61,20 @@ def _drop_torn_line(file: Any) -> None:
         end -= 1
     file.seek(end)
     file.truncate()
+
+
+@contextlib.contextmanager
+def storing() -> Iterator[None]:
+    """Run the block, which reads and writes a storage; OutputError if that fails."""
+    try:
+        yield
+    except StorageInternalError as error:
+        inner = error if isinstance(error.__cause__, OSError) else error.__cause__ or error
+        reason = str(inner).strip().splitlines()[0].rstrip(".")
+        raise OutputError(
+            f"The storage of the sweep fails: {reason}.",
+            fix="What is done is kept: the same command goes on from there.",
+        ) from error
 
 
 def open_storage(place: str) -> BaseStorage:
@@ -92,9 +111,39 @@ def _journal(path: Path) -> BaseStorage:
     if not path.parent.is_dir():
         raise UsageError("Cannot write there: no such folder.", where=str(path.parent))
     try:
+        _check_journal(path)
         return JournalStorage(_Journal(path))
-    except (ValueError, KeyError, OSError) as error:
-        raise UsageError(f"{path} is no journal of Optuna: {error}.") from error
+    except OSError as error:
+        raise UsageError(f"The storage {path} cannot be opened: {error.strerror}.") from error
+    except UsageError:
+        raise
+    except Exception as error:  # Optuna replays what it finds, and takes it on trust
+        raise _damaged(path, describe(error)) from error
+
+
+def _check_journal(path: Path) -> None:
+    """Raise UsageError unless all lines are a journal's; the last one may be torn, and is cut off.
+
+    So a file that is something else is never taken for a torn line.
+    """
+    begins = b'{"op_code":'
+    whole = path.read_bytes() if path.exists() else b""
+    for number, line in enumerate(whole.splitlines(keepends=True), 1):
+        if not line.endswith(b"\n") and begins.startswith(line[: len(begins)]):
+            return
+        if not line.startswith(begins):
+            raise _damaged(path, f"line {number} is none of its entries")
+        try:
+            json.loads(line)
+        except ValueError:
+            raise _damaged(path, f"line {number} is not whole") from None
+
+
+def _damaged(path: Path, reason: str) -> UsageError:
+    return UsageError(
+        f"{path} is no journal of a sweep, or a damaged one: {reason}.",
+        fix="It was left as it is. Name another file with --storage, or a new one.",
+    )
 
 
 def _shown(place: str) -> str:

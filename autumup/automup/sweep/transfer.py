@@ -11,13 +11,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from automup.capture.values import said
 from automup.constants import Constants
 from automup.errors import KnobError, PlanError, UsageError
 from automup.files import write_atomically
+from automup.reading import parse, read
 from automup.report.data import as_dict
 from automup.report.document import fold
 from automup.sweep.results import SweepResult
 from automup.sweep.settings import split
+from automup.sweep.stored import Call
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,7 +58,7 @@ class Transfer:
     """Everything that was tuned on the narrow model, at the target.
 
     Args:
-        call: the model and the options that it was opened with; nothing for one from Python.
+        call: the model and the options that it was opened with; None for one from Python.
         model: its name.
         base, tuned_at, target: the width knobs' values where muP equals SP, where it was tuned,
             and where it is to be trained.
@@ -67,7 +70,7 @@ class Transfer:
         groups: what each parameter gets.
     """
 
-    call: Mapping[str, Any]
+    call: Call | None
     model: str
     base: Mapping[str, Any]
     tuned_at: Mapping[str, Any]
@@ -103,16 +106,19 @@ class Transfer:
 
         try:
             text = Path(path).read_text(encoding="utf-8")
-            data = yaml.safe_load(text) if _is_yaml(path) else json.loads(text)
-            if data.pop("automup_transfer") != SCHEMA:
-                raise ValueError("another schema")
-            groups = tuple(Group(**group) for group in data.pop("groups"))
-            return Transfer(**data, groups=groups)
+            data = yaml.safe_load(text) if _is_yaml(path) else parse(text)
+            version = data.pop("automup_transfer", None) if isinstance(data, dict) else None
+            if version != SCHEMA or version is True:
+                raise ValueError("automup_transfer is another or missing")
+            config: Transfer = read(Transfer, json.loads(json.dumps(data)), "")
+            if not config.lr > 0:
+                raise ValueError(f"lr is {config.lr}")
+            return config
         except OSError as error:
             raise PlanError(f"Cannot read it: {error.strerror}.", where=str(path)) from None
-        except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
             raise PlanError(
-                f"Not a configuration of schema {SCHEMA}: {error}.",
+                f"Not a configuration of schema {SCHEMA}: {_first_line(error)}.",
                 where=str(path),
                 fix="Make it with `automup transfer FOLDER --target … --out FILE`.",
             ) from None
@@ -126,12 +132,14 @@ class Transfer:
         Raises:
             UsageError: the sweep was run in Python, which knows the model: ``mu.transfer``.
         """
-        if not self.call:
+        if self.call is None:
             raise UsageError(
                 f"This sweep of {self.model} was run in Python, which has the model.",
                 fix="Use its mu.with_constants(automup.Constants(...)) and the lr in the file.",
             )
-        return opened(self.call)[0].with_constants(Constants.of(self.constants))
+        mup, _ = self.call.opened()
+        check_base(mup.base, self.base)
+        return mup.with_constants(Constants.of(self.constants))
 
     def make_model(self) -> nn.Module:
         """The model at the target, in muP, freshly drawn."""
@@ -145,20 +153,14 @@ class Transfer:
         return self.mup.optimizer(model, cls, lr=self.lr, **self.options)
 
 
+def _first_line(error: Exception) -> str:
+    return (
+        "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else f"{error}".splitlines()[0]
+    )
+
+
 def _is_yaml(path: str | os.PathLike[str]) -> bool:
     return Path(path).suffix in (".yaml", ".yml")
-
-
-def opened(call: Mapping[str, Any]) -> tuple[Mup, Study]:
-    """The model that a sweep's command line named, in muP and as it is."""
-    from automup.api import Mup
-    from automup.cli.models import load, open_model
-    from automup.converted import original_of
-
-    names = ("base", "width", "input", "override")
-    study = open_model(original_of(load(call["model"])), *(call[name] for name in names))
-    mup = Mup(study, lambda **knobs: study.models.drawn(knobs), strict=call["strict"])
-    return mup, study
 
 
 def transfer(mup: Mup, study: Study, result: SweepResult, target: Mapping[str, Any]) -> Transfer:
@@ -171,15 +173,16 @@ def transfer(mup: Mup, study: Study, result: SweepResult, target: Mapping[str, A
             first that is.
 
     Raises:
-        UsageError: a name is no knob, or the sweep has no optimum.
+        UsageError: a name is no knob, the sweep has no optimum, or the model's base is another.
     """
     row = result.narrowest("mup")
     if math.isnan(row.optimum.log2_lr.value):
         raise UsageError("Every run of the narrowest width diverged: there is nothing to transfer.")
     from automup.optim import optimizer_class_of
 
-    whole = _whole(mup.base, target)
     about = result.about
+    check_base(mup.base, about["base"])
+    whole = _whole(mup.base, target)
     constants, decay = split(about["constants"])
     options = {**about["options"], **decay}
     lr = 2.0**row.optimum.log2_lr.value
@@ -190,7 +193,7 @@ def transfer(mup: Mup, study: Study, result: SweepResult, target: Mapping[str, A
     cls = optimizer_class_of(about["optimizer"])
     made = tuned.optimizer(model, cls, lr=lr, **options)
     return Transfer(
-        call=about.get("call", {}),
+        call=read(Call | None, about.get("call"), "call"),
         model=about["model"],
         base=mup.base,
         tuned_at=row.knobs,
@@ -204,8 +207,21 @@ def transfer(mup: Mup, study: Study, result: SweepResult, target: Mapping[str, A
     )
 
 
+def check_base(base: Mapping[str, Any], tuned: Mapping[str, Any]) -> None:
+    """Refuse a model whose base has changed: what was tuned is relative to it.
+
+    Raises:
+        UsageError: the two differ.
+    """
+    if json.loads(json.dumps(base, default=str)) != json.loads(json.dumps(tuned, default=str)):
+        raise UsageError(
+            f"The model has the base {said(base)} now, and the sweep was run with {said(tuned)}.",
+            fix="Give the model its old defaults again, or run the sweep again.",
+        )
+
+
 def _whole(base: Mapping[str, Any], target: Mapping[str, Any]) -> dict[str, Any]:
-    from automup.capture.widths import scaled
+    from automup.capture.widths import check_widths, scaled
 
     unknown = sorted(set(target) - set(base))
     if unknown or not target:
@@ -213,9 +229,10 @@ def _whole(base: Mapping[str, Any], target: Mapping[str, Any]) -> dict[str, Any]
             f"{unknown[0]} is no width knob." if unknown else "No target is given.",
             fix=f"The knobs are {', '.join(base)}: pass --target {next(iter(base))}=VALUE.",
         )
+    check_widths(target)
     name, value = next(iter(target.items()))
-    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-        raise UsageError(f"A width cannot be {name}={value}.", fix="Pass a positive number.")
+    if not isinstance(value, int | float) and len(target) < len(base):
+        raise UsageError(f"{name}={value} does not say what else grows.", fix="Give every knob.")
     try:
         return {n: target.get(n) or scaled(v, value / base[name]) for n, v in base.items()}
     except KnobError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from torch import nn
 from automup.constants import Constants
 from automup.data import Data, to_device
 from automup.errors import UsageError
+from automup.guarded import endless, loss_on, optimizer_of, take_step
 from automup.optim import optimizer_class_of, plain_optimizer
 from automup.sweep.settings import Point, Settings, split
 
@@ -45,6 +46,23 @@ class Trainer:
     device: torch.device
     constants: Mapping[str, float] = field(default_factory=dict)
 
+    def rehearse(self) -> None:
+        """One step at the narrowest width, so that what fails there fails before all else.
+
+        Raises:
+            UsageError: the model, the data or the optimizer does not take what the settings say.
+            TrainingError: a step fails.
+        """
+        settings = self.settings
+        for multiple in settings.multiples:
+            self.study.models.scaled_knobs(multiple)
+        choices = {item.name: item.choices or (item.low, item.high) for item in settings.tune}
+        for name, values in choices.items():
+            for value in values:
+                replace(self, constants={name: value})._tuned()
+        point = Point("mup", min(settings.multiples), min(settings.lrs), 0)
+        next(replace(self, settings=replace(settings, steps=1)).losses(point))
+
     def result(self, point: Point) -> float:
         """The mean loss over the last part of a run; infinite if it diverged."""
         return score(list(self.losses(point)), self.settings)
@@ -58,10 +76,8 @@ class Trainer:
         batches = endless(self.data, settings.batch_size, point.seed)
         waiting: list[torch.Tensor] = []
         for number, batch in enumerate(islice(batches, settings.steps), 1):
-            loss = self.data.loss(model, to_device(batch, self.device))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
+            loss = loss_on(self.data, model, to_device(batch, self.device))
+            take_step(optimizer, loss)
             waiting.append(loss.detach())
             if len(waiting) == _READ or number == settings.steps:
                 values: list[float] = torch.stack(waiting).tolist()
@@ -81,14 +97,12 @@ class Trainer:
 
     def _optimizer(self, model: nn.Module, point: Point) -> torch.optim.Optimizer:
         cls: Any = optimizer_class_of(self.settings.optimizer)
-        options = self.settings.options
+        given = {"lr": point.lr, **self.settings.options}
         if point.parametrization == "sp":
-            made: torch.optim.Optimizer = plain_optimizer(
-                self.mup.plan(), model, cls, lr=point.lr, **options
-            )
-            return made
-        options = {**options, **split(self.constants)[1]}
-        return self._tuned().optimizer(model, cls, lr=point.lr, **options)
+            plan = self.mup.plan()
+            return optimizer_of(lambda: plain_optimizer(plan, model, cls, **given), cls.__name__)
+        tuned, given = self._tuned(), {**given, **split(self.constants)[1]}
+        return optimizer_of(lambda: tuned.optimizer(model, cls, **given), cls.__name__)
 
     def _tuned(self) -> Mup:
         return self.mup.with_constants(Constants.of(split(self.constants)[0]))
@@ -100,23 +114,6 @@ def score(losses: Sequence[float], settings: Settings) -> float:
         return math.inf
     count = max(1, math.ceil(len(losses) * settings.last))
     return sum(losses[-count:]) / count
-
-
-def endless(data: Data, batch_size: int, seed: int) -> Iterator[Any]:
-    """Batches without an end: data that ends is begun again, with another seed each time.
-
-    Raises:
-        UsageError: there is not one batch.
-    """
-    while True:
-        batch = None
-        for batch in data.batches(batch_size, seed):
-            yield batch
-        if batch is None:
-            raise UsageError(
-                "The data has no batch.", fix=f"Give batches({batch_size}, {seed}) at least one."
-            )
-        seed += 1_000_003  # no other run's seed
 
 
 def choose_device(name: str = "") -> torch.device:
