@@ -78,14 +78,16 @@ def _faults(source: ModelSource, study: Study, text: str) -> list[str]:
     """What the analysis of the converted file still finds, and where it differs at the base."""
     author = study.models
     before = _run_at_base(author)  # loading the text defines the file's own operations anew
-    made = _loaded(source, in_sight(text))
+    seen = in_sight(text)
+    made = _loaded(source, seen)
     converted = study_source(made, study.base, author.fixed, author.inputs, study.overrides)
     left = converted.exponents
     plan = make_plan(converted, converted.wide)
     wrong = [str(s.span) for s in left.spots] + _new_problems(study, left)
     wrong += [f"init of {p.name}" for p in plan.parameters if p.init_mult != 1.0 and not p.parts]
     wrong += _wrong_parts(study, converted)
-    made = _loaded(source, text)
+    if seen != text:
+        made = _loaded(source, text)
     after = _run_at_base(Models(made.build, study.base, author.inputs, author.fixed))
     if not _same(before, after):
         wrong.append(_UNLIKE if _same(before, _run_at_base(author)) else _UNSTEADY)
