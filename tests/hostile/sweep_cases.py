@@ -277,6 +277,10 @@ OPTIONS = {
         "--tune 'output_mult=1:2': no such constant, or given twice. Write NAME=LOW:HIGH or "
         "NAME=A,B,C with one of [...].",
     ),
+    "--tune weight_decay=nan": (
+        2,
+        "--tune weight_decay=nan is no decay. Write 0,0.01,0.1.",
+    ),
     "--data nope": (
         2,
         "There is no data 'nope'. Pass text:PATH (a file or a folder), digits, or a Python "

@@ -203,7 +203,7 @@ def _range(name: str, values: str) -> Range:
         for choice in choices:
             Constants.of(split({name: choice})[0])
             if not 0 <= choice < math.inf:
-                raise UsageError(f"--tune {name}={values} is below 0.", fix="Write 0,0.01,0.1.")
+                raise UsageError(f"--tune {name}={values} is no decay.", fix="Write 0,0.01,0.1.")
         return Range(name, choices=choices)
     low, _, high = values.partition(":")
     made = Range(name, _number(low, f"--tune {name}"), _number(high, f"--tune {name}"))
