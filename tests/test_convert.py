@@ -204,6 +204,7 @@ FILES = [
     one("other_self.py", width=32),
     one("inherited.py", width=32),
     one("factory.py:build_model", width=32),
+    one("factory.py:drawn_model", width=32),
 ]
 
 
@@ -223,8 +224,8 @@ def test_files_of_every_kind(file: File) -> None:
         ("class Own(Wide): pass\n    return Own(width, width)", "Build the model in"),
         ("from several import Decoder\n    return Decoder(5, width, 16)", "several.py:Decoder"),
         (
-            "model = Wide(width, width)\n    nn.init.normal_(model.up)\n    return model",
-            "let the constructor of the class draw them",
+            "model = Wide(width, width)\n    nn.init.normal_(model.up)\n    return model.eval()",
+            "draw in the constructor of the class",
         ),
     ],
     ids=["Sequential", "local", "elsewhere", "draws"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 from collections.abc import Sequence
@@ -137,6 +138,7 @@ def _text(
         head_dims={f"{name}.out_proj.weight": n for name, n in written.head_dims.items()},
         attention_classes=written.attention_classes,
         exchanged=exchanged,
+        factory="" if functions else _factory(source, study, root, exchanged_plan),
     )
 
 
@@ -227,6 +229,31 @@ def _init_functions(cls: type, study: Study, plan: Plan) -> tuple[list[str], fro
         return [], frozenset()
     functions = [name] if calls else [name, f"{cls.__name__}.__init__"]
     return functions, frozenset(drawn) if scaled - drawn else frozenset()
+
+
+def _factory(source: ModelSource, study: Study, cls: type, plan: Plan) -> str:
+    """The function that was named, if it draws weights after the class's constructor made them."""
+    scaled = {p.name for p in plan.parameters if p.init_mult != 1.0}
+    if isinstance(source.cls, type) or not scaled:
+        return ""
+    versions: dict[str, int] = {}
+    original: Any = cls.__init__  # type: ignore[misc]
+    own = "__init__" in vars(cls)
+
+    @functools.wraps(original)
+    def noted(self: nn.Module, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        versions.update({name: p._version for name, p in self.named_parameters()})
+
+    cls.__init__ = noted  # type: ignore[misc]
+    try:
+        built = Workshop(lambda: study.models.build(study.base)).built
+    finally:
+        cls.__init__ = original  # type: ignore[misc]
+        if not own:
+            del cls.__init__  # type: ignore[misc]
+    later = {n for n, p in built.model.named_parameters() if versions.get(n) != p._version}
+    return source.name if later & scaled and not built.late_init else ""
 
 
 def _redraws(study: Study, cls: type, method: str) -> tuple[int, set[str]]:

@@ -19,3 +19,13 @@ class Wide(nn.Module):
 
 def build_model(width: int = 32, **settings: Any) -> nn.Module:
     return Wide(dim=width, hidden=3 * width, **settings)
+
+
+def drawn_model(width: int = 32) -> nn.Module:
+    model = Wide(width, 2 * width)
+    for p in model.parameters():
+        if p.dim() > 1:
+            nn.init.xavier_uniform_(p)
+
+    # as "The Annotated Transformer" has it
+    return model

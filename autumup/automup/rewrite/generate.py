@@ -18,6 +18,7 @@ from automup.rewrite.block import NAMES, block_code
 from automup.rewrite.constructor import add_call
 from automup.rewrite.edit import byte_order_mark, edit_sites, parse
 from automup.rewrite.exchange import CALL, NO_EXCHANGE, Exchange
+from automup.rewrite.factory import add_call_in
 from automup.rewrite.imports import Imports, ensure_import, read_imports
 from automup.rewrite.optimizers import rewire
 from automup.rewrite.table import Row, needs_init, patterns_of, table
@@ -38,6 +39,7 @@ def convert_source(
     head_dims: Mapping[str, int] = MappingProxyType({}),
     attention_classes: Sequence[str] = (),
     exchanged: Exchange = NO_EXCHANGE,
+    factory: str = "",
 ) -> str:
     """The muP version of a model file, which does not import automup.
 
@@ -60,6 +62,7 @@ def convert_source(
             output projections, each with the size of its heads at the base.
         attention_classes: the file's own classes among them.
         exchanged: the form that the file gets, and the constants.
+        factory: a function of the file that draws the weights of what the constructor made.
 
     Raises:
         RewriteError: if any part of the conversion has no safe place in the file.
@@ -76,7 +79,9 @@ def convert_source(
     module = rewire(module, root, imports, file, l2=bool(exchanged))
     rows = table(parameters, head_dims, constants=exchanged.constants)
     patterns = _redrawn_rows(redrawn, parameters, rows, file)
-    for functions, only in _init_calls(init_functions, patterns) if init else ():
+    if factory and init:
+        module = add_call_in(module, factory, "mup_init_", file)
+    for functions, only in _init_calls(init_functions, patterns) if init and not factory else ():
         root = _root(module, root_class, file)
         module = add_call(module, "mup_init_", root, functions, file, only)
     for call in (*([attention.CALL] if head_dims else []), *([CALL] if exchanged.scaled else [])):
