@@ -141,6 +141,44 @@ def test_a_config_with_class_attributes(tmp_path: Path) -> None:
     assert source.build({"width": 16}).fc.out_features == 16
 
 
+MADE = """
+class Node:
+    def __init__(self, **fields):
+        self.__dict__.update(fields)
+
+class Net(nn.Module):
+    @{decorator}
+    def any_name({arguments}):
+        '''What there is to set.'''
+        made = Node()
+        made.width = None
+        made.attn = Node()
+        made.attn.heads = 2
+        {also}
+        return made
+
+    def __init__(self, config):
+        super().__init__()
+        self.fc = nn.Linear(4, config.width)
+"""
+
+
+@pytest.mark.parametrize("decorator, arguments", [("staticmethod", ""), ("classmethod", "cls")])
+def test_a_config_that_the_class_makes(tmp_path: Path, decorator: str, arguments: str) -> None:
+    body = MADE.format(decorator=decorator, arguments=arguments, also="made.bias = True")
+    source = load_model(write(tmp_path / "made.py", body) + ":Net")
+    assert source.constructor_fields() == {"width": None, "bias": True}
+    built: Any = source.build({"width": 6})
+    assert built.fc.out_features == 6
+
+
+@pytest.mark.parametrize("also", ["open('seen', 'w').close()", "made.bias = print()", "made = 1"])
+def test_what_does_more_than_make_a_config_is_not_called(tmp_path: Path, also: str) -> None:
+    body = MADE.format(decorator="staticmethod", arguments="", also=also)
+    source = load_model(write(tmp_path / "made.py", body) + ":Net")
+    assert source.constructor_fields() == {"config": REQUIRED}
+
+
 def test_the_root_is_the_class_that_no_other_uses(tmp_path: Path) -> None:
     body = """
     class A(nn.Module): ...

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from automup.capture.config_makers import config_maker, plain_fields
 from automup.capture.source import is_user_file
 
 REQUIRED = inspect.Parameter.empty
@@ -36,6 +37,8 @@ class Fields:
             config = _config_class(annotation, default)
             if config is None and module is not None and default is REQUIRED:
                 config = _config_by_name(name, annotation, owner, module)
+            if config is None and module is not None and default is REQUIRED:
+                self._take_made(name, annotation)
             if config is not None and config is not owner:
                 self.nested[name] = Fields(config)
                 fresh = isinstance(default, _Factory) and default.make is config
@@ -43,6 +46,15 @@ class Fields:
                     self.nested[name]._start_from(_value(default))
         # the only config of the model's constructor: its fields need no prefix
         self.unprefixed = module is not None and len(self.nested) == 1
+
+    def _take_made(self, name: str, annotation: Any) -> None:
+        """The fields of the config that the model's own class makes, for its one argument."""
+        required = [p for p, (_, default) in _parameters(self.owner).items() if default is REQUIRED]
+        untyped = annotation in (REQUIRED, None, Any)
+        make = config_maker(self.owner) if untyped and inspect.isclass(self.owner) else None
+        if make is not None and required == [name]:
+            self.nested[name] = Fields(make)
+            self.nested[name].defaults = plain_fields(make())
 
     def _start_from(self, instance: Any) -> None:
         self.base = instance
