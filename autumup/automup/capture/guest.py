@@ -41,8 +41,13 @@ def guest_code() -> Iterator[None]:
     block the streams and the working folder are as before it.
     """
     streams, folder = (sys.stdin, sys.stdout, sys.stderr), _folder()
-    with open(os.devnull, encoding="utf-8") as nothing, one_process():
-        sys.stdin, sys.stdout, sys.stderr = nothing, _Lent(sys.stderr), _Lent(sys.stderr)
+    with (
+        open(os.devnull, encoding="utf-8") as nothing,
+        open(os.devnull, "w", encoding="utf-8") as nowhere,
+        one_process(),
+    ):
+        shown = sys.stderr or nowhere  # it is None where the process has none
+        sys.stdin, sys.stdout, sys.stderr = nothing, _Lent(shown), _Lent(shown)
         try:
             yield
         finally:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +10,7 @@ import typer
 from automup.cli.models import check_folder, load, open_model, running_model
 from automup.cli.options import Base, Input, Model, Optimizer, Override, Strict, Width
 from automup.errors import UsageError
+from automup.progress import counting, telling
 
 if TYPE_CHECKING:
     from automup.check.result import Check
@@ -66,11 +64,13 @@ def check(
     check_rate(rate)
     multiples = _multiples(widths)
     with running_model():
-        case = _case(model, base, width, input, override, cls, rate, as_is, strict)
-        chosen = multiples or _default_widths(case)
-        settings = Settings(rate, chosen, seeds, steps)
-        with _progress(len(chosen) * seeds * (2 if case.other else 1)) as done:
-            result = run_check(case, _data(data, case), settings, done)
+        with telling(f"reading {model}"):
+            case = _case(model, base, width, input, override, cls, rate, as_is, strict)
+            settings = Settings(rate, multiples or _default_widths(case), seeds, steps)
+            batches = _data(data, case)
+        runs = len(settings.widths) * seeds * (2 if case.other else 1)
+        with counting("training", runs) as done:
+            result = run_check(case, batches, settings, done)
     if plot is not None:
         result.plot(plot)
     if html is not None:
@@ -145,20 +145,6 @@ def _check_files(plot: Path | None, html: Path | None) -> None:
         raise UsageError(f"{plot} is neither .png nor .svg.", fix="Name one of them.")
     if html is not None and html.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{html} is no .html.", fix="Name the page so.")
-
-
-@contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
-    """A bar on a terminal's stderr; nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("training", total=total)
-        yield lambda: progress.advance(task)
 
 
 def _show(result: Check, format: str) -> None:

@@ -13,6 +13,7 @@ from automup.cli.models import check_folder, load, open_model, running_model
 from automup.cli.options import Base, Constant, Form, Input, Model, Override, Strict, Width
 from automup.errors import UsageError
 from automup.files import exists, write_atomically
+from automup.progress import telling
 
 if TYPE_CHECKING:
     from automup.capture.load import ModelSource
@@ -36,7 +37,8 @@ def convert(
     """Write the model as a new, readable source file in μP. Importing MODEL runs its code."""
     if out is None and not diff:
         raise UsageError("Nowhere to write.", fix="Pass --out FILE, or --diff to see the changes.")
-    source = load(model)
+    with telling(f"reading {model}"):
+        source = load(model)
     if out is not None and not diff:
         _check_output(out, source, force)
     from automup.capture.values import parse_assignments
@@ -47,8 +49,9 @@ def convert(
 
     constants = Constants.of(parse_assignments(constant or []))
     check_form(form)
-    with running_model():
+    with telling(f"tracing {source.name}") as say, running_model():
         study = open_model(original_of(source), base, width, input, override)
+        say(f"converting {source.name}")
         conversion = convert_file(source, study, strict=strict, form=form, constants=constants)
     for note in conversion.notes:
         typer.echo(f"note: {note}", err=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,8 +22,11 @@ from automup.cli.options import (
     Width,
 )
 from automup.errors import UsageError
+from automup.progress import telling
 
 if TYPE_CHECKING:
+    from automup.capture.load import ModelSource
+    from automup.constants import Constants
     from automup.plan import Plan
     from automup.study import Study
 
@@ -45,61 +50,31 @@ def explain(
     strict: Strict = True,
 ) -> None:
     """Show what μP does to every parameter. Importing MODEL runs its code."""
-    from automup import report
     from automup.capture.values import parse_assignments
     from automup.constants import Constants
+    from automup.converted import original_of
     from automup.forms import check_form
     from automup.optimizers import named
-    from automup.plan import Plan
 
-    renderers: dict[str, Any] = {
-        "table": report.as_table,
-        "json": report.as_json,
-        "markdown": report.as_markdown,
-        "html": report.as_html,
-    }
-    if format not in renderers:
-        raise UsageError(f"No format {format!r}.", fix=f"Choose one of {', '.join(renderers)}.")
+    render = _renderer(format)
     named(optimizer)
-    constants = Constants.of(parse_assignments(constant or []))
-    form = form and check_form(form)
+    changes = _Changes(Constants.of(parse_assignments(constant or [])), form and check_form(form))
     if save is not None:
-        check_folder(save)
-        if save.exists() and save.suffix != ".json":
-            raise UsageError(
-                "That file is there and is no plan.", where=str(save), fix="Name a .json file."
-            )
+        _check_save(save)
+    given = {
+        "base": base, "width": width, "target": target, "input": input, "override": override
+    }  # fmt: skip
     if model.endswith(".json"):
-        given = {"base": base, "width": width, "target": target, "input": input}
-        for option in (name for name, value in {**given, "override": override}.items() if value):
-            raise UsageError(
-                f"--{option} is for a model; a saved plan has its base, target and inputs in it.",
-                where=model,
-                fix="Leave it out, or explain the model.",
-            )
-        plan = Plan.load(model)
-        plan = plan.with_constants(constants) if constants.changed else plan
-        plan = plan.with_form(form) if form else plan
+        plan = _saved(model, given, changes)
     else:
-        from automup.converted import (
-            check_unchanged,
-            converted_constants,
-            converted_form,
-            original_of,
-        )
-        from automup.tuning import check_constants
-
-        with running_model():
+        with telling(f"reading {model}") as say, running_model():
             source = load(model)
-            check_unchanged(source, form or "default", constants)
-            constants = converted_constants(source) if not constants.changed else constants
             study = open_model(original_of(source), base, width, input, override)
-            check_constants(study, constants)
-            plan = _plan(study, target).with_constants(constants)
-            plan = plan.with_form(form or converted_form(source))
+            say(f"tracing {study.name}")
+            plan = _planned(source, study, target, changes)
     if save is not None:
         plan.save(save)
-    text = renderers[format](plan, optimizer)
+    text = render(plan, optimizer)
     if text is not None:
         typer.echo(text)
     if plan.unresolved and strict:
@@ -107,6 +82,66 @@ def explain(
 
         names = [p.name for p in plan.parameters]
         raise refusal(plan.unresolved, names, command_line=True)
+
+
+@dataclass(frozen=True)
+class _Changes:
+    """What the user asks for in place of what the plan has: constants that are not 1, a form."""
+
+    constants: Constants
+    form: str
+
+
+def _renderer(format: str) -> Callable[[Plan, str], str | None]:
+    from automup import report
+
+    renderers: dict[str, Callable[[Plan, str], str | None]] = {
+        "table": report.as_table,
+        "json": report.as_json,
+        "markdown": report.as_markdown,
+        "html": report.as_html,
+    }
+    if format not in renderers:
+        raise UsageError(f"No format {format!r}.", fix=f"Choose one of {', '.join(renderers)}.")
+    return renderers[format]
+
+
+def _check_save(save: Path) -> None:
+    check_folder(save)
+    if save.exists() and save.suffix != ".json":
+        raise UsageError(
+            "That file is there and is no plan.", where=str(save), fix="Name a .json file."
+        )
+
+
+def _saved(file: str, given: Mapping[str, object], changes: _Changes) -> Plan:
+    """The plan of a file, which is of one model at one target, whatever the options say."""
+    from automup.plan import Plan
+
+    for option in (name for name, value in given.items() if value):
+        raise UsageError(
+            f"--{option} is for a model; a saved plan has its base, target and inputs in it.",
+            where=file,
+            fix="Leave it out, or explain the model.",
+        )
+    plan = Plan.load(file)
+    plan = plan.with_constants(changes.constants) if changes.constants.changed else plan
+    return plan.with_form(changes.form) if changes.form else plan
+
+
+def _planned(
+    source: ModelSource, study: Study, target: list[str] | None, changes: _Changes
+) -> Plan:
+    """The plan of a model; one that automup wrote keeps the constants and the form it has."""
+    from automup.converted import check_unchanged, converted_constants, converted_form
+    from automup.tuning import check_constants
+
+    form, constants = changes.form, changes.constants
+    check_unchanged(source, form or "default", constants)
+    constants = constants if constants.changed else converted_constants(source)
+    check_constants(study, constants)
+    plan = _plan(study, target).with_constants(constants)
+    return plan.with_form(form or converted_form(source))
 
 
 def _plan(study: Study, target: list[str] | None) -> Plan:

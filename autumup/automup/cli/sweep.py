@@ -7,17 +7,21 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from automup.cli.models import load, open_model, running_model
+from automup.cli.models import running_model
 from automup.cli.options import Base, Input, Model, Optimizer, Override, Strict, Width
 from automup.errors import UsageError
+from automup.progress import telling
 
 if TYPE_CHECKING:
     from automup.sweep.results import SweepResult
+    from automup.sweep.settings import Settings
+    from automup.sweep.stored import Call
     from automup.sweep.trial import Trainer
 
 Data = Annotated[
@@ -98,6 +102,7 @@ def sweep(
     from automup.capture.values import parse_assignments
     from automup.optim import optimizer_class_of
     from automup.sweep.settings import Settings, grid_of, parse_lrs, parse_multiples, parse_tune
+    from automup.sweep.stored import Call
 
     settings = Settings(
         multiples=parse_multiples(widths),
@@ -112,36 +117,32 @@ def sweep(
         tune=parse_tune(tune or []),
         trials=trials,
     )
-    call = {
-        "model": model,
-        "base": base or [],
-        "width": width,
-        "input": input or [],
-        "override": override or [],
-        "strict": strict,
-    }
     optimizer_class_of(optimizer)
     _check_out(out)
+    given = (tuple(options or ()) for options in (base, input, override))
+    bases, inputs, overrides = given
+    call = Call(model, bases, width, inputs, overrides, strict)
     with running_model():
-        from automup.api import Mup
-        from automup.converted import check_without_constants, original_of
-        from automup.data import load_data
-        from automup.sweep.trial import Trainer, choose_device
-
-        source = load(model)
-        check_without_constants(source)
-        source = original_of(source)
-        study = open_model(source, base, width, input, override)
-        mup = Mup(study, lambda **knobs: study.models.drawn(knobs), strict=strict)
-        trainer = Trainer(mup, study, load_data(data, study), settings, choose_device())
-        trainer.rehearse()
+        with telling(f"reading {model}", quiet=quiet):
+            code, trainer = _trainer(call, data, settings)
         if not storage:
             _make_folder(out)
         with _others(jobs):
-            about = {"data": data, "call": call}
-            result = _swept(trainer, about, source.text, storage or str(out / "journal.log"), quiet)
+            about = {"data": data, "call": asdict(call)}
+            result = _swept(trainer, about, code, storage or str(out / "journal.log"), quiet)
     if not quiet:
         _show(result, out)
+
+
+def _trainer(call: Call, data: str, settings: Settings) -> tuple[str, Trainer]:
+    """The model's source text, and what trains it: tried out for a step."""
+    from automup.data import load_data
+    from automup.sweep.trial import Trainer, choose_device
+
+    source, mup = call.opened()
+    trainer = Trainer(mup, mup.study, load_data(data, mup.study), settings, choose_device())
+    trainer.rehearse()
+    return source.text, trainer
 
 
 def _check_out(out: Path) -> None:

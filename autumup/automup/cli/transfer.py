@@ -13,6 +13,7 @@ import typer
 from automup.capture.values import said
 from automup.cli.models import check_folder, running_model
 from automup.errors import UsageError
+from automup.progress import telling
 
 if TYPE_CHECKING:
     from automup.sweep.transfer import Transfer
@@ -49,9 +50,10 @@ def transfer(
             where=str(folder),
             fix="Call mu.transfer(result, ...) there.",
         )
-    with running_model():
-        mup, study = read(Call, result.about["call"], "call").opened()
-        config = transferred(mup, study, result, parse_assignments(target or []))
+    call = read(Call, result.about["call"], "call")
+    with telling(f"reading {call.model}"), running_model():
+        _, mup = call.opened()
+        config = transferred(mup, mup.study, result, parse_assignments(target or []))
     if result.narrowest("mup").optimum.at_edge:
         typer.echo("note: the best learning rate is at an edge of the sweep's grid", err=True)
     if out is not None:

@@ -12,7 +12,7 @@ from automup.sweep.tune import Tuned
 
 if TYPE_CHECKING:
     from automup.api import Mup
-    from automup.study import Study
+    from automup.capture.load import ModelSource
 
 SCHEMA = 1
 
@@ -28,16 +28,18 @@ class Call:
     override: tuple[str, ...]
     strict: bool
 
-    def opened(self) -> tuple[Mup, Study]:
-        """The model in muP, and as it is; its code is run."""
+    def opened(self) -> tuple[ModelSource, Mup]:
+        """The model's file and the model in muP; its code is run."""
         from automup.api import Mup
         from automup.cli.models import load, open_model
-        from automup.converted import original_of
+        from automup.converted import check_without_constants, original_of
 
-        lists = (list(given) for given in (self.base, self.input, self.override))
-        base, inputs, override = lists
-        study = open_model(original_of(load(self.model)), base, self.width, inputs, override)
-        return Mup(study, lambda **knobs: study.models.drawn(knobs), strict=self.strict), study
+        source = load(self.model)
+        check_without_constants(source)
+        source = original_of(source)
+        base, inputs, override = map(list, (self.base, self.input, self.override))
+        study = open_model(source, base, self.width, inputs, override)
+        return source, Mup(study, lambda **knobs: study.models.drawn(knobs), strict=self.strict)
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,7 @@ class Transfer:
                 f"This sweep of {self.model} was run in Python, which has the model.",
                 fix="Use its mu.with_constants(automup.Constants(...)) and the lr in the file.",
             )
-        mup, _ = self.call.opened()
+        _, mup = self.call.opened()
         check_base(mup.base, self.base)
         return mup.with_constants(Constants.of(self.constants))
 

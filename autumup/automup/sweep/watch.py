@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator
 from typing import Any, Protocol
 
+from automup.progress import is_terminal
+
 #: Without a terminal: seconds between two lines, at least.
 _EVERY = 30.0
 
@@ -74,7 +76,7 @@ def watching(quiet: bool = False) -> Iterator[Watch]:
     console = Console(stderr=True)
     if quiet:
         yield Silent()
-    elif not console.is_terminal:
+    elif not is_terminal(console):
         yield Lines(console)
     else:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
