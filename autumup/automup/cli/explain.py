@@ -52,7 +52,6 @@ def explain(
     """Show what μP does to every parameter. Importing MODEL runs its code."""
     from automup.capture.values import parse_assignments
     from automup.constants import Constants
-    from automup.converted import original_of
     from automup.forms import check_form
     from automup.optimizers import named
 
@@ -68,8 +67,7 @@ def explain(
         plan = _saved(model, given, changes)
     else:
         with telling(f"reading {model}") as say, running_model():
-            source = load(model)
-            study = open_model(original_of(source), base, width, input, override)
+            source, study = _opened(model, base, width, input, override)
             say(f"tracing {study.name}")
             plan = _planned(source, study, target, changes)
     if save is not None:
@@ -127,6 +125,20 @@ def _saved(file: str, given: Mapping[str, object], changes: _Changes) -> Plan:
     plan = Plan.load(file)
     plan = plan.with_constants(changes.constants) if changes.constants.changed else plan
     return plan.with_form(changes.form) if changes.form else plan
+
+
+def _opened(
+    model: str,
+    base: list[str] | None,
+    width: str,
+    inputs: list[str] | None,
+    override: list[str] | None,
+) -> tuple[ModelSource, Study]:
+    """The file, and the study of its model, or of the one that it was converted from."""
+    from automup.converted import original_of  # with torch, which a saved plan does without
+
+    source = load(model)
+    return source, open_model(original_of(source), base, width, inputs, override)
 
 
 def _planned(
