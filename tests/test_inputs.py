@@ -51,6 +51,19 @@ class Block(nn.Module):
         return x + self.fc(self.norm(x))
 
 
+class Letters(nn.Module):
+    """Words, and the letters of each, of which there are fewer."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.word, self.letter = nn.Embedding(50, d), nn.Embedding(20, 4)
+        self.spell, self.head = nn.Conv2d(4, d, (1, 3)), nn.Linear(2 * d, 3)
+
+    def forward(self, words: torch.Tensor, letters: torch.Tensor) -> torch.Tensor:
+        spelled = self.spell(self.letter(letters).permute(0, 3, 1, 2)).amax(-1).transpose(1, 2)
+        return self.head(torch.cat([self.word(words), spelled], -1))
+
+
 class Image(nn.Module):
     def __init__(self, d: int) -> None:
         super().__init__()
@@ -84,6 +97,7 @@ CASES: list[tuple[Callable[[int], nn.Module], list[tuple[int, ...]]]] = [
     (lambda d: nn.Conv1d(3, d, 3), [(2, 3, 64)]),
     (lambda d: nn.LSTM(6, d, batch_first=True), [(2, 6)]),
     (Tokens, [(2, 5)]),
+    (Letters, [(2, 12), (2, 12, 8)]),
     (Raw, [(2, 12)]),
     (Image, [(2, 3, 28, 28), (2,)]),
     (Optional, [(2, 12), (2, 12)]),

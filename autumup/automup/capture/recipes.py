@@ -69,11 +69,24 @@ def likely_recipes(model: nn.Module, growing: set[int]) -> list[Recipe]:
     each = [_for_module(name, module, lengths, images) for name, module in chosen.items()]
     # the first idea of every module, then the second of every module, and so on
     found = [r for ideas in itertools.zip_longest(*each) for r in ideas if r is not None]
+    found += _for_all_tables(model, lengths)
     unique: dict[Any, Recipe] = {}
     for r in found:
         key = (r.shape(model), None if r.below is None else _size(r.below, model))
         unique.setdefault(key, r)
     return list(unique.values())
+
+
+def _for_all_tables(model: nn.Module, lengths: Sequence[int]) -> Iterator[Recipe]:
+    """What every table has a row for: words, and words of letters."""
+    names = [n for n, m in model.named_modules() if isinstance(m, nn.Embedding)]
+    if names:
+
+        def smallest(model: nn.Module) -> int:
+            return min(_attribute(name, "num_embeddings")(model) for name in names)
+
+        yield Recipe((BATCH, lengths[0]), smallest)
+        yield Recipe((BATCH, lengths[0], lengths[1]), smallest)
 
 
 def _for_module(
