@@ -205,6 +205,7 @@ FILES = [
     one("inherited.py", width=32),
     one("factory.py:build_model", width=32),
     one("factory.py:drawn_model", width=32),
+    one("patches.py", width=32),
 ]
 
 

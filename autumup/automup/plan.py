@@ -37,13 +37,19 @@ class SizeLaw:
 
     ``dims`` are dimensions of the parameter itself, or of the parameter called ``of`` (a qualified
     name) when the constructor looks at another one, as a bias does at its weight. ``base`` is the
-    summed size at the base.
+    summed size at the base. ``joined`` are dimensions that count as one more, of their product.
     """
 
     dims: tuple[int, ...]
     base: int
     exponent: float
     of: str = ""
+    joined: tuple[int, ...] = ()
+
+    def size(self, shape: Sequence[int]) -> int:
+        """The sum for a shape."""
+        joined = math.prod(shape[d] for d in self.joined) if self.joined else 0
+        return sum(shape[d] for d in self.dims) + joined
 
 
 @dataclass(frozen=True)

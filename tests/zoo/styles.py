@@ -81,6 +81,8 @@ add("assorted:Containers", {"width": 32}, VECTOR, output=lambda out: out["a"])
 add("assorted:Scripted", {"width": 32}, VECTOR)
 add("assorted:SigLIP", {"width": 32}, lambda: (floats(16, 12), integers(16, 7)),
     output=lambda out: out.logits)  # fmt: skip
+add("assorted:growing_siglip", {"width": 32}, lambda: (floats(16, 12), integers(16, 7)),
+    output=lambda out: out.logits)  # fmt: skip
 add("assorted:HiddenDims", {"hidden_dims": [64, 32]}, VECTOR)
 add("assorted:NeuralODE", {"hidden": 32}, VECTOR)
 add("assorted:TripletNet", {"width": 32}, three_vectors, output=lambda out: out["embedding"])

@@ -30,7 +30,8 @@ def infer_law(
 
     The candidates, in order: the dimensions that the weight sums over (1/sqrt(fan_in)); for a
     vector, those of a weight in the same module (torch's biases are drawn by their weight's
-    fan_in); its other dimensions; sums of two dimensions (Xavier).
+    fan_in); its other dimensions; sums of two dimensions (Xavier), also of one and all the others
+    as one (of a convolution's kernel seen as a matrix, as in DiT).
     """
     shapes = [shape for shape, _ in records[name]]
     rms = [law.rms for _, law in records[name]]
@@ -44,6 +45,12 @@ def infer_law(
         exponent = _exponent(rms, sizes)
         if exponent is not None:
             return (SizeLaw(dims, sizes[0], exponent, of),)
+    for d in range(len(shapes[0])):
+        joined = tuple(other for other in range(len(shapes[0])) if other != d)
+        law = SizeLaw((d,), 0, 0.0, joined=joined)
+        exponent = _exponent(rms, [law.size(shape) for shape in shapes])
+        if len(joined) > 1 and exponent is not None:
+            return (replace(law, base=law.size(shapes[0]), exponent=exponent),)
     return None
 
 

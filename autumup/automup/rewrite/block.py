@@ -54,6 +54,10 @@ _HEADER_INIT = """\
 #            fourth entry names the parameter whose dimensions they are. None: as drawn
 """
 
+_HEADER_JOINED = """\
+#            dimensions in parentheses count as one, of their product.
+"""
+
 _REDRAWN = """\
 
 # The weights that a method draws anew and rescales itself, whenever it is called.
@@ -131,9 +135,15 @@ def mup_init_(model{arguments}):
                 for number in filter(str.isdigit, name.split(".")):
                     pattern = pattern.replace("*", number, 1)
                 shape = shapes[pattern]
-            drawn *= (sum(shape[d] for d in dims) / base) ** exponent
-        r_in, r_out = _mup_ratios(row, p.shape)
+{drawn}        r_in, r_out = _mup_ratios(row, p.shape)
 '''
+_DRAWN = """\
+            drawn *= (sum(shape[d] for d in dims) / base) ** exponent
+"""
+_DRAWN_JOINED = """\
+            sizes = [math.prod(shape[i] for i in (d if type(d) is tuple else [d])) for d in dims]
+            drawn *= (sum(sizes) / base) ** exponent
+"""
 # In a file where a method draws some of the weights anew, and the constructor the others.
 _CHOICE = {
     "{arguments}": ", redrawn=None",
@@ -209,6 +219,8 @@ def block_code(
     header += attention.HEADER if heads else ""
     header = header.replace("# MUP_SITES", f"{_HEADER_FIXED if fixed else ''}# MUP_SITES")
     header += _HEADER_INIT if any(row.init != () for row in rows.values()) else ""
+    joined = any(law.joined for row in rows.values() for law in row.init or ())
+    header += _HEADER_JOINED if joined else ""
     header += exchanged.header()
     values, others = (
         ", ".join(f'"{name}": {value!r}' for name, value in given.items())
@@ -221,7 +233,7 @@ def block_code(
     table = f"MUP_KNOBS = {{{values}}}\n{rest}{listed}{table_code(rows)}\n"
     ratios, rescale = (_RATIOS_OF_PARTS, _RESCALE_PARTS) if cut else (_RATIOS, _RESCALE)
     table += _REDRAWN.replace("{names}", ", ".join(f'"{n}"' for n in redrawn)) if redrawn else ""
-    rescaling = _INIT + rescale
+    rescaling = _INIT.replace("{drawn}", _DRAWN_JOINED if joined else _DRAWN) + rescale
     for blank, choice in _CHOICE.items():
         rescaling = rescaling.replace(blank, choice if redrawn else "")
     for blank, text in exchanged.of_init(cut=cut).items():

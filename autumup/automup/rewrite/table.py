@@ -63,7 +63,8 @@ class Row:
 
 
 def _law_code(law: SizeLaw) -> str:
-    dims = ", ".join(map(str, law.dims)) + ("," if len(law.dims) == 1 else "")
+    several = [*law.dims, *([law.joined] if law.joined else [])]
+    dims = ", ".join(map(str, several)) + ("," if len(several) == 1 else "")
     of = f", {_quoted(law.of)}" if law.of else ""
     return f"({law.exponent!r}, ({dims}), {law.base}{of})"
 
@@ -181,7 +182,7 @@ def _factor(
     law = 1.0
     for item in laws or ():
         sizes = shapes[item.of] if item.of else shape
-        law *= (sum(sizes[d] for d in item.dims) / item.base) ** item.exponent
+        law *= (item.size(sizes) / item.base) ** item.exponent
     return init_multiplier(grown, p.role) / law
 
 
@@ -207,9 +208,7 @@ def _shared(names: Sequence[str], rows: Mapping[str, Row]) -> dict[str, str]:
 
 def _general(name: str, row: Row) -> Row:
     """The row with ``*`` in other parameters' names for the numbers that they share with this."""
-    laws = row.init and tuple(
-        SizeLaw(law.dims, law.base, law.exponent, _starred(law.of, name)) for law in row.init
-    )
+    laws = row.init and tuple(replace(law, of=_starred(law.of, name)) for law in row.init)
     return replace(row, init=laws)
 
 

@@ -252,6 +252,11 @@ class SigLIP(nn.Module):
         return Towers(image, text, image @ text.t() * self.logit_scale.exp() + self.logit_bias)
 
 
+def growing_siglip(width: int = 32) -> nn.Module:
+    """The same with a shared space that grows, too: its projections are no small noise at first."""
+    return SigLIP(width, width // 2)
+
+
 def make_mlp(dims: list[int], activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
     layers: list[nn.Module] = []
     for n_in, n_out in pairwise(dims):
