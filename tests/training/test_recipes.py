@@ -44,3 +44,20 @@ def test_transformers_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_accelerate() -> None:
     assert_trained_in_mup(run("Accelerate")["optimizer"].optimizer)
+
+
+def test_lightning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert_trained_in_mup(run("Lightning")["language"].optimizers().optimizer)
+
+
+def test_a_loop_of_ones_own() -> None:
+    assert_trained_in_mup(run("Your own loop")["optimizer"])
+
+
+def test_every_block_of_the_page_is_run() -> None:
+    sections = [s.split("\n")[0] for s in PAGE.split("\n## ")[1:]]
+    assert sections == ["Your own loop", "transformers' Trainer", "Accelerate", "Lightning"]
+    assert len(re.findall(r"^```", PAGE, re.MULTILINE)) == 2 * (1 + len(sections))

@@ -86,7 +86,7 @@ def contradicts(law: Law, drawn: torch.Tensor) -> bool:
     """Whether a real draw is another than a law says."""
     if drawn.is_meta or not drawn.numel():
         return False
-    rms = float(_real(drawn).square().mean().sqrt())
+    rms = float(_real(drawn.detach()).square().mean().sqrt())
     # The rms of n draws has a relative error of about 1/sqrt(2 n), or (kurtosis) a bit more.
     error = law.rms * (0.01 + 6 / math.sqrt(2 * drawn.numel())) + 1e-12
     return not (law.known and abs(rms - law.rms) <= error)
