@@ -80,12 +80,13 @@ def parametrize(
         KnobError: if the model cannot be built at the widths that are needed.
         InputError: if no example input makes it run.
         CaptureError: if it does different things at different widths.
-        UsageError: if an override matches no parameter, or does not fit one's shape; if a constant
-            has no place in the model.
+        UsageError: if a width is not positive; if an override matches no parameter, or does not
+            fit one's shape; if a constant has no place in the model.
         UnresolvedError: if something mixes an infinite axis in an unknown way (unless not strict).
         RewriteError: if a multiplier has no place in the live model.
     """
     knobs = _knobs(model_fn, base)
+    check_widths({n: v for n, v in knobs.items() if type(v) in (int, float)})
     study = open_study(
         lambda values: model_fn(**values),
         knobs,
@@ -152,6 +153,11 @@ class Mup:
         Raises:
             UsageError: if one of them has no place in the model.
         """
+        if not isinstance(constants, Constants):
+            raise UsageError(
+                f"constants is a {type(constants).__name__}.",
+                fix="Pass automup.Constants(output_mult=2), or so.",
+            )
         check_constants(self._study, constants)
         tuned = copy(self)
         tuned.constants = constants
@@ -258,12 +264,23 @@ class Mup:
             knobs: the widths that it was built with; read off its shapes when left out.
 
         Raises:
-            UsageError: a parameter is on the meta device still.
+            UsageError: a parameter is on the meta device still; a pattern matches nothing.
             PlanError: the model is another, or of other widths.
             UnresolvedError: how the constructor makes a tensor could not be followed; names it.
         """
+        if isinstance(leave, str):
+            raise UsageError("leave is one text.", fix='Pass several: leave=["head.*"].')
+        if seed is not None and not hasattr(seed, "__index__"):
+            raise UsageError(f"seed is {seed!r}.", fix="Pass a whole number.")
         target = self._target((), knobs) if knobs else self._knobs_of(model)
         plan = self.plan(**target)
+        names = [name for name, _ in (*model.named_parameters(), *model.named_buffers())]
+        for pattern in leave:
+            if not any(matches(pattern, name) for name in names):
+                raise UsageError(
+                    f"leave: {pattern!r} matches no tensor of the model.",
+                    fix=f"Its names are {', '.join(names[:3])}, …",
+                )
 
         def left(name: str) -> bool:
             return any(matches(pattern, name) for pattern in leave)
@@ -429,6 +446,9 @@ class Mup:
                 f"{', '.join(unknown)} is no width knob; the knobs are {', '.join(names)}.",
                 fix="Fix other arguments in the model function, or name them in `base`.",
             )
+        twice = [name for name, _ in zip(names, args, strict=False) if name in knobs]
+        if twice:
+            raise KnobError(f"{twice[0]} is given twice.", fix="Give each width once.")
         check_widths(given)
         return {**self.base, **given}
 

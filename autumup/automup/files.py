@@ -42,6 +42,16 @@ def write_atomically(path: Path, text: str | bytes, *, overwrite: bool = True) -
         ) from error
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, unless it is there; UsageError if that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"The folder cannot be made: {error.strerror}.", where=str(path), fix="Name another."
+        ) from None
+
+
 def exists(path: Path) -> UsageError:
     """The refusal to overwrite a file."""
     return UsageError("The output exists.", where=str(path), fix="Pass --force to overwrite it.")

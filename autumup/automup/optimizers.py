@@ -187,7 +187,8 @@ def known_class(optimizer_class: Any, family: str | None = None) -> Known:
         )
     found = Known()
     for ancestor in getattr(optimizer_class, "__mro__", ()):
-        package, name = ancestor.__module__.partition(".")[0], ancestor.__qualname__
+        module = getattr(ancestor, "__module__", "")  # made by type() where nothing has a name
+        package, name = module.partition(".")[0], ancestor.__qualname__
         found = CLASSES.get((package, name)) or CLASSES.get(("", name)) or found
         if found != Known():
             break
@@ -212,7 +213,7 @@ def known_class(optimizer_class: Any, family: str | None = None) -> Known:
 
 def named(name: str) -> Known:
     """What is known of an optimizer by its name, in any case; UsageError if there is none."""
-    found = NAMED.get(name.lower())
+    found = NAMED.get(name.lower()) if isinstance(name, str) else None
     if found is None:
         raise UsageError(f"There is no optimizer {name!r}.", fix=f"Known: {', '.join(NAMED)}.")
     return found

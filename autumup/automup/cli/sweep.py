@@ -16,6 +16,7 @@ import typer
 from automup.cli.models import running_model
 from automup.cli.options import Base, Input, Model, Optimizer, Override, Strict, Width
 from automup.errors import UsageError
+from automup.files import make_folder
 from automup.progress import telling
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def sweep(
         with telling(f"reading {model}", quiet=quiet):
             code, trainer = _trainer(call, data, settings)
         if not storage:
-            _make_folder(out)
+            make_folder(out)
         with _others(jobs):
             about = {"data": data, "call": asdict(call)}
             result = _swept(trainer, about, code, storage or str(out / "journal.log"), quiet)
@@ -150,15 +151,6 @@ def _check_out(out: Path) -> None:
     there = next(p for p in (out, *out.absolute().parents) if p.exists())
     if not there.is_dir():
         raise UsageError(f"{there} is no folder.", fix="Name another with --out.")
-
-
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"The folder cannot be made: {error.strerror}.", where=str(out), fix="Name another."
-        ) from None
 
 
 def _swept(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from automup.data import Data, load_data
+from automup.errors import UsageError
+from automup.files import make_folder
 from automup.sweep.results import SweepResult
 from automup.sweep.run import sweep
 from automup.sweep.settings import Settings, grid_of, parse_lrs, parse_tune
@@ -58,10 +61,17 @@ def sweep_model(
     Raises:
         UsageError: a setting is out of range, or the data does not fit the model.
     """
-    lr = lr or grid_of(settings.get("optimizer", "adamw"))
+    if not isinstance(tune or {}, Mapping):
+        raise UsageError(
+            f"tune is a {type(tune).__name__}.", fix='Pass {"output_mult": "0.25:16"}.'
+        )
+    known = {f.name for f in fields(Settings)} - {"multiples", "lrs", "tune"}
+    for name in settings.keys() - known:
+        raise UsageError(f"A sweep takes no {name}.", fix=f"It takes {', '.join(sorted(known))}.")
+    grid = lr or grid_of(settings.get("optimizer", "adamw"))
     own = Settings(
-        multiples=tuple(widths),
-        lrs=parse_lrs(lr) if isinstance(lr, str) else tuple(lr),
+        multiples=_numbers("widths", widths),
+        lrs=parse_lrs(grid) if isinstance(grid, str) else _numbers("lr", grid),
         tune=parse_tune([f"{name}={values}" for name, values in (tune or {}).items()]),
         **settings,
     )
@@ -70,7 +80,7 @@ def sweep_model(
     trainer = Trainer(mup, study, made, own, choose_device(device), constants)
     trainer.rehearse()
     if out is not None:
-        Path(out).mkdir(parents=True, exist_ok=True)
+        make_folder(Path(out))
         storage = storage or str(Path(out, "journal.log"))
     about = {"data": data if isinstance(data, str) else type(data).__name__}
     with watching(quiet) as watch:
@@ -78,6 +88,12 @@ def sweep_model(
     if out is not None:
         result.save(out)
     return result
+
+
+def _numbers(name: str, values: Any) -> tuple[float, ...]:
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise UsageError(f"{name} is {values!r}.", fix=f"Pass several: {name}=({values}, ...).")
+    return tuple(values)
 
 
 def _code(model_fn: Callable[..., Any]) -> str:
