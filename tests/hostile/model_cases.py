@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from case import WIDE, Case, changed, net, own
+from case import DONE, WIDE, Case, changed, net, own
 
 CASES = [
     Case(
@@ -537,5 +537,86 @@ CASES = [
         "its sizes: base={'d_model': 256} in code, --width and --base on the command "
         "line.",
         own("self.a = nn.Linear(6, 3)", "return self.a(x)"),
+    ),
+    Case(
+        "a constructor that refuses twice the width",
+        WIDE,
+        1,
+        "automup: Net(width=32) cannot be built: AssertionError: too wide. (net.py:10) Choose other "
+        "values with --base NAME=VALUE.",
+        net(init="assert width < 20, 'too wide'"),
+    ),
+    Case(
+        "a constructor for one width",
+        WIDE,
+        1,
+        "automup: Net(width=32) cannot be built: AssertionError. (net.py:10) Choose other values "
+        "with --base NAME=VALUE.",
+        net(init="assert width == 16"),
+    ),
+    Case(
+        "a constructor that the base does not suit",
+        WIDE,
+        1,
+        "automup: Net(width=16) cannot be built: AssertionError: width must be divisible by 5. "
+        "(net.py:10) Choose other values with --base NAME=VALUE.",
+        net(init="assert width % 5 == 0, 'width must be divisible by 5'"),
+    ),
+    Case(
+        "powers of two alone",
+        WIDE,
+        0,
+        DONE,
+        net(init="assert width & (width - 1) == 0, 'a power of two, please'"),
+    ),
+    Case(
+        "forward refuses twice the width",
+        WIDE,
+        1,
+        "automup: The model failed while it was traced (eval, width=32): AssertionError: wide. "
+        "(net.py:13) It runs at width=16: what is fixed there must follow the width.",
+        net("assert h.size(-1) < 20, 'wide'"),
+    ),
+    Case(
+        "a parameter that is deleted",
+        WIDE,
+        1,
+        "automup: No example input makes Net.forward(x) run. Tried float32[2, 6]; float32[2, 12, "
+        "6]; float32[2, 8, 6] and more; what it met first was AttributeError: 'Linear' object has "
+        "no attribute 'bias'. (net.py:12) Pass --input 'idx:int64[2,16]<96', or inputs= in Python.",
+        net(init="del self.stem.bias"),
+    ),
+    Case(
+        "a layer that is made in forward",
+        WIDE,
+        1,
+        "automup: it sums over an infinite axis against a constant tensor (addmm.default at "
+        "net.py:[...]), after stem.weight, stem.bias. Write it with operations that automup knows, "
+        "or hold that size fixed. --no-strict leaves it alone.",
+        net(
+            "if not hasattr(self, 'late'):\n    self.late = nn.Linear(h.size(-1), h.size(-1))\n"
+            "h = self.late(h)"
+        ),
+    ),
+    Case(
+        "gradients switched off",
+        WIDE,
+        0,
+        DONE,
+        net("torch.set_grad_enabled(False)\ntorch.set_grad_enabled(True)"),
+    ),
+    Case(
+        "a thread that is waited for",
+        WIDE,
+        0,
+        DONE,
+        net("import threading\nt = threading.Thread(target=list)\nt.start()\nt.join()"),
+    ),
+    Case(
+        "an environment that is changed",
+        WIDE,
+        0,
+        DONE,
+        net(top="import os\nos.environ['COLUMNS'] = '3'\n"),
     ),
 ]
