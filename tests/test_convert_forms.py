@@ -205,6 +205,16 @@ def test_constants_train_as_in_the_live_model(
     assert_trains_as_the_live_model(case, file, family, width)
 
 
+@pytest.mark.parametrize("width", [1, 4])
+@pytest.mark.parametrize(("form", "init"), [("default", 0.0), ("uniform-lr", 0.5)])
+@pytest.mark.parametrize("case", [cases.GPT, cases.LLAMA], ids=str)
+def test_the_rows_of_queries_are_drawn_as_in_the_live_model(
+    case: Case, form: str, init: float, width: int
+) -> None:
+    file = in_form(case, form, query_init=init, hidden_init=2.0)
+    assert_trains_as_the_live_model(case, file, "adamw", width)
+
+
 @pytest.mark.parametrize("case", FILES, ids=str)
 def test_a_file_with_constants_is_complete_and_final(case: Case) -> None:
     pair = converted(in_form(case, "default", **CONSTANTS[case]))

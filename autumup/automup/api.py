@@ -26,6 +26,7 @@ from automup.optim import check_module
 from automup.overrides import Fans, Overrides, matches
 from automup.plan import Plan, Unresolved
 from automup.planning import make_plan
+from automup.queries import tuned
 from automup.realise import Realisation, realise
 from automup.refusals import described, refusal
 from automup.report import Explanation, describe
@@ -348,8 +349,10 @@ class Mup:
             with _on_cpu():
                 self._plans[key] = make_plan(self._study, target)
         plan = self._plans[key]
-        tuned = plan.with_constants(self.constants) if self.constants.changed else plan
-        return tuned if self.form == "default" else tuned.with_form(self.form)
+        if self.constants.changed:
+            with _on_cpu():
+                plan = tuned(self._study, plan, self.constants)
+        return plan if self.form == "default" else plan.with_form(self.form)
 
     def explain(self, *args: Any, optimizer: str = "adamw", **knobs: Any) -> Explanation:
         """What muP does to every parameter at these knobs; prints as a table."""

@@ -34,6 +34,10 @@ class Constants:
         input_init, hidden_init, output_init: multiply the std of the initial draw by role; 0 makes
             zeros. What is not drawn at random (a gain of ones) stays. A readout's bias goes with
             ``output_init``: 0 makes outputs of 0, as mup's ``readout_zero_init``.
+        query_init: multiplies the std of what writes the queries of attention, weights and biases,
+            of a fused projection those rows alone; 0 makes logits of 0, so that every position is
+            attended alike at first, at every width (Tensor Programs V, D.2). Queries are told from
+            keys by the dataflow.
 
     Raises:
         UsageError: a multiplier or rate that is not positive, an init factor below 0.
@@ -48,6 +52,7 @@ class Constants:
     input_init: float = 1.0
     hidden_init: float = 1.0
     output_init: float = 1.0
+    query_init: float = 1.0
 
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():

@@ -79,7 +79,7 @@ def _faults(source: ModelSource, study: Study, text: str) -> list[str]:
     author = study.models
     before = _run_at_base(author)  # loading the text defines the file's own operations anew
     seen = in_sight(text)
-    made = _loaded(source, seen)
+    made = loaded(source, seen)
     converted = study_source(made, study.base, author.fixed, author.inputs, study.overrides)
     left = converted.exponents
     plan = make_plan(converted, converted.wide)
@@ -87,14 +87,14 @@ def _faults(source: ModelSource, study: Study, text: str) -> list[str]:
     wrong += [f"init of {p.name}" for p in plan.parameters if p.init_mult != 1.0 and not p.parts]
     wrong += _wrong_parts(study, converted)
     if seen != text:
-        made = _loaded(source, text)
+        made = loaded(source, text)
     after = _run_at_base(Models(made.build, study.base, author.inputs, author.fixed))
     if not _same(before, after):
         wrong.append(_UNLIKE if _same(before, _run_at_base(author)) else _UNSTEADY)
     return wrong
 
 
-def _loaded(source: ModelSource, text: str) -> ModelSource:
+def loaded(source: ModelSource, text: str) -> ModelSource:
     """The file with another text."""
     module = load_text(text, source.file)
     return ModelSource(getattr(module, source.name), module, source.file, source.name, text)

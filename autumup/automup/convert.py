@@ -25,6 +25,7 @@ from automup.exchange_check import check_exchanged
 from automup.exchanging import exchange_of
 from automup.plan import Plan
 from automup.planning import make_plan
+from automup.queries import tuned
 from automup.refusals import grouped, refusal
 from automup.rewrite import (
     Unrun,
@@ -122,8 +123,8 @@ def _text(
 ) -> str:
     """The converted file."""
     root = _root_class(source, study)
-    exchanged_plan = plan.with_constants(exchanged.constants).with_form(exchanged.form)
-    functions, redrawn = _init_functions(root, study, exchanged_plan)
+    formed = tuned(study, plan, exchanged.constants).with_form(exchanged.form)
+    functions, redrawn = _init_functions(root, study, formed)
     return convert_source(
         source.text,
         filename=source.file,
@@ -138,7 +139,8 @@ def _text(
         head_dims={f"{name}.out_proj.weight": n for name, n in written.head_dims.items()},
         attention_classes=written.attention_classes,
         exchanged=exchanged,
-        factory="" if functions else _factory(source, study, root, exchanged_plan),
+        factory="" if functions else _factory(source, study, root, formed),
+        queries={p.name: p.query for p in formed.parameters if p.query},
     )
 
 
@@ -220,7 +222,7 @@ def _init_functions(cls: type, study: Study, plan: Plan) -> tuple[list[str], fro
     that the method draws, where others need a factor too.
     """
     methods = [m for m in LATE_INITS if _callable_alone(getattr(cls, m, None))]
-    scaled = {p.name for p in plan.parameters if p.init_mult != 1.0}
+    scaled = _rescaled(plan)
     if not methods or not scaled:
         return [], frozenset()
     calls, drawn = _redraws(study, cls, methods[0])
@@ -231,9 +233,15 @@ def _init_functions(cls: type, study: Study, plan: Plan) -> tuple[list[str], fro
     return functions, frozenset(drawn) if scaled - drawn else frozenset()
 
 
+def _rescaled(plan: Plan) -> set[str]:
+    """The weights of which any part is drawn otherwise."""
+    factors = {p.name: (p.init_mult, *(q.init_mult for q in p.parts)) for p in plan.parameters}
+    return {name for name, found in factors.items() if {*found} != {1.0}}
+
+
 def _factory(source: ModelSource, study: Study, cls: type, plan: Plan) -> str:
     """The function that was named, if it draws weights after the class's constructor made them."""
-    scaled = {p.name for p in plan.parameters if p.init_mult != 1.0}
+    scaled = _rescaled(plan)
     if isinstance(source.cls, type) or not scaled:
         return ""
     versions: dict[str, int] = {}

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from automup.apply import rows_of
-from automup.capture.load import ModelSource, load_text
-from automup.conversion_check import CHECKABLE, drawn_at, trying
+from automup.capture.load import ModelSource
+from automup.conversion_check import CHECKABLE, drawn_at, loaded, trying
 from automup.errors import RewriteError
 from automup.exchanging import exchanged_plan
 from automup.models import Models
@@ -59,9 +59,7 @@ _UNLIKE = "its outputs differ from those of the default form"
 
 
 def _models_of(source: ModelSource, study: Study, text: str) -> Models:
-    module = load_text(text, source.file)
-    made = ModelSource(getattr(module, source.name), module, source.file, source.name, text)
-    return Models(made.build, study.base, study.models.inputs, study.models.fixed)
+    return Models(loaded(source, text).build, study.base, study.models.inputs, study.models.fixed)
 
 
 def _misdrawn(source: ModelSource, study: Study, text: str, plan: Plan) -> Iterator[str]:

@@ -14,6 +14,7 @@ from automup.forms import UNIFORM, check_form
 from automup.models import Knobs
 from automup.plan import Plan
 from automup.planning import make_plan
+from automup.queries import tuned
 from automup.rewrite.exchange import Exchange
 from automup.rules import FAMILIES
 from automup.scaled_weights import Place, find_places, own_names, scales_of
@@ -23,7 +24,7 @@ from automup.tuning import check_constants
 
 def exchanged_plan(study: Study, target: Knobs, form: str, constants: Constants) -> Plan:
     """The plan at a target with these constants, in this form."""
-    return make_plan(study, target).with_constants(constants).with_form(form)
+    return tuned(study, make_plan(study, target), constants).with_form(form)
 
 
 def exchange_of(source: ModelSource, study: Study, form: str, constants: Constants) -> Exchange:

@@ -78,6 +78,8 @@ class Parameter:
     ``parts``: the pieces of a fused weight that grow differently, along its one ``fan_out_dims``;
     then ``init_std`` and ``init_mult`` are those of the rows that grow. ``layer``: "input" or
     "output" for the weights of the model's input layers and readouts, see :class:`Constants`.
+    ``query``: of a weight that writes the queries of attention (dimension, first, last, of so many)
+    rows that do, at the base; only where a constant is theirs.
     """
 
     name: str
@@ -98,6 +100,7 @@ class Parameter:
     source: str
     parts: tuple[Part, ...] = ()
     layer: str = ""
+    query: tuple[int, ...] = ()
 
     @cached_property
     def ratios(self) -> Ratios:
@@ -247,6 +250,11 @@ class Plan:
             raise PlanError(
                 "This plan has constants already.", fix="Start from the plan without them."
             )
+        if constants.query_init != 1.0 and not any(p.query for p in self.parameters):
+            raise PlanError(
+                "The plan does not know what writes queries.",
+                fix="Pass query_init where the plan is made: to parametrize, or explain MODEL.",
+            )
         layers = {name: p.layer for p in self.parameters for name in p.names}
         return dataclasses.replace(
             self,
@@ -361,7 +369,24 @@ def _tuned(p: Parameter, constants: Constants) -> Parameter:
         for part in p.parts
     )
     std = None if p.init_std is None else p.init_std * factor
-    return dataclasses.replace(p, init_mult=p.init_mult * factor, init_std=std, parts=parts)
+    done = dataclasses.replace(p, init_mult=p.init_mult * factor, init_std=std, parts=parts)
+    queries = constants.query_init != 1.0 and p.query and p.init_std != 0.0
+    return _with_queries(done, constants.query_init) if queries else done
+
+
+def _with_queries(p: Parameter, factor: float) -> Parameter:
+    """A parameter whose rows that write queries are drawn that much wider.
+
+    Of a fused weight they become a part of their own.
+    """
+    dim, first, last, of = p.query
+    if (first, last) == (0, of):
+        return _stored(p, factor)
+    parts = []
+    for begin, end, times in ((0, first, 1.0), (first, last, factor), (last, of, 1.0)):
+        size = (end - begin) * p.shape[dim] // of
+        parts += [Part(size, end - begin, True, p.init_mult * times)] if size else []
+    return dataclasses.replace(p, parts=tuple(parts))
 
 
 def _stored(p: Parameter, factor: float) -> Parameter:

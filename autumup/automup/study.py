@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from automup.analysis.comparison import Comparison, union
+from automup.analysis.queries import Rows
 from automup.analysis.verification import (
     Reading,
     disagreements,
@@ -26,6 +27,7 @@ from automup.errors import AutomupError, CaptureError, InputError, KnobError
 from automup.models import Knobs, Models, key_of
 from automup.overrides import Overrides
 from automup.plan import Unresolved
+from automup.queries import find_queries
 from automup.refusals import refusal
 from automup.variations import Variations
 
@@ -151,6 +153,11 @@ class Study:
     ) -> Comparison:
         """The base against a wider model, where both are changed after they are built."""
         return self._undisputed(self._variations.with_changes(knobs, at_base, at_wide))
+
+    @cached_property
+    def queries(self) -> dict[str, Rows]:
+        """What writes the queries of attention; errors as :func:`automup.queries.find_queries`."""
+        return find_queries(self)
 
     # --- the verdict --------------------------------------------------------------------------
 

@@ -20,6 +20,8 @@ def check_constants(study: Study, constants: Constants) -> None:
         _check_end(study, "output_mult", "output")
     if constants.attention_mult != 1.0:
         _check_attention(study)
+    if constants.query_init != 1.0:
+        study.queries  # noqa: B018
 
 
 def _check_end(study: Study, constant: str, end: str) -> None:

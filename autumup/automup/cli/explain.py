@@ -146,13 +146,14 @@ def _planned(
 ) -> Plan:
     """The plan of a model; one that automup wrote keeps the constants and the form it has."""
     from automup.converted import check_unchanged, converted_constants, converted_form
+    from automup.queries import tuned
     from automup.tuning import check_constants
 
     form, constants = changes.form, changes.constants
     check_unchanged(source, form or "default", constants)
     constants = constants if constants.changed else converted_constants(source)
     check_constants(study, constants)
-    plan = _plan(study, target).with_constants(constants)
+    plan = tuned(study, _plan(study, target), constants)
     return plan.with_form(form or converted_form(source))
 
 

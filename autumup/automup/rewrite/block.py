@@ -167,7 +167,7 @@ _RESCALE = """\
         factor = {factor}
         if factor != 1.0:
             p.mul_(factor)
-"""
+{queries}"""
 _RESCALE_PARTS = """\
         for rows, grows in _mup_parts(row, p):
             if "fan_in" not in row:
@@ -179,7 +179,7 @@ _RESCALE_PARTS = """\
             factor = {factor}
             if factor != 1.0:
                 rows.mul_(factor)
-"""
+{queries}"""
 
 
 def block_code(

@@ -40,6 +40,7 @@ def convert_source(
     attention_classes: Sequence[str] = (),
     exchanged: Exchange = NO_EXCHANGE,
     factory: str = "",
+    queries: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
 ) -> str:
     """The muP version of a model file, which does not import automup.
 
@@ -63,6 +64,7 @@ def convert_source(
         attention_classes: the file's own classes among them.
         exchanged: the form that the file gets, and the constants.
         factory: a function of the file that draws the weights of what the constructor made.
+        queries: the rows of parameters that write queries, as the plan has them.
 
     Raises:
         RewriteError: if any part of the conversion has no safe place in the file.
@@ -77,7 +79,7 @@ def convert_source(
     init = exchanged.rescales or needs_init(parameters)
     root = _root(module, root_class, file)
     module = rewire(module, root, imports, file, l2=bool(exchanged))
-    rows = table(parameters, head_dims, constants=exchanged.constants)
+    rows = table(parameters, head_dims, constants=exchanged.constants, queries=queries)
     patterns = _redrawn_rows(redrawn, parameters, rows, file)
     if factory and init:
         module = add_call_in(module, factory, "mup_init_", file)

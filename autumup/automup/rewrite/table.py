@@ -29,8 +29,8 @@ class Row:
     ``fan_in`` and ``fan_out`` pair infinite dimensions with their base sizes; ``init`` is the law
     that the constructor follows, None where the init is to be left alone. ``parts`` are the pieces
     of a fused weight's rows: their base sizes, and whether they grow. ``head_dim`` is the size of a
-    head at the base where the weight is the output projection of torch's own attention. ``layer``
-    and ``drawn`` say which constants are the parameter's, where there are any.
+    head at the base where the weight is the output projection of torch's own attention. ``layer``,
+    ``drawn`` and ``query`` say which constants are the parameter's, where there are any.
     """
 
     fan_in: Dims
@@ -40,6 +40,7 @@ class Row:
     head_dim: int = 0
     layer: str = ""
     drawn: bool = True
+    query: tuple[int, ...] = ()
 
     def code(self) -> dict[str, str]:
         """The row's entries as source; what is empty is left out."""
@@ -55,6 +56,8 @@ class Row:
             entries["layer"] = f'"{self.layer}"'
         if not self.drawn:
             entries["drawn"] = "False"
+        if self.query:
+            entries["query"] = str(self.query)
         if self.init is None:
             entries["init"] = "None"
         elif self.init:
@@ -78,6 +81,7 @@ def table(
     head_dims: Mapping[str, int] = MappingProxyType({}),
     *,
     constants: Constants = NO_CONSTANTS,
+    queries: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
 ) -> dict[str, Row]:
     """The rows by name pattern, in the order of the parameters.
 
@@ -85,6 +89,7 @@ def table(
         parameters: the plan's facts.
         head_dims: sizes of heads at the base, by the weights that carry them.
         constants: those that the file has.
+        queries: the rows that one of them multiplies, see :class:`automup.plan.Parameter`.
 
     Raises:
         RewriteError: if the factor that the plan gives a parameter's init has no formula.
@@ -93,7 +98,8 @@ def table(
     rows = {p.name: replace(_row(p, shapes), head_dim=head_dims.get(p.name, 0)) for p in parameters}
     for p in parameters if constants.changed else ():
         kept = p.init_std == 0.0 and constants.init(p.role, p.layer) != 1.0
-        rows[p.name] = replace(rows[p.name], layer=p.layer, drawn=not kept)
+        query = queries.get(p.name, ()) if p.init_std != 0.0 else ()
+        rows[p.name] = replace(rows[p.name], layer=p.layer, drawn=not kept, query=query)
     patterns = _patterns(rows)
     return {patterns[name]: _general(name, row) for name, row in rows.items()}
 

@@ -23,6 +23,7 @@ CONSTANTS = (
     "input_init",
     "hidden_init",
     "output_init",
+    "query_init",
 )
 #: The settings of the optimizer that can be tuned with them. The decay transfers as it is: muP's
 #: groups are independent of the width in it (Wang and Aitchison, 2405.13698).
