@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
@@ -16,10 +15,8 @@ from torch import nn
 from automup import optim
 from automup.apply import Change, check_fresh, check_plain, multiply, rescale_init
 from automup.capture.given_inputs import as_maker
-from automup.capture.values import said
-from automup.capture.widths import check_widths
 from automup.constants import NO_CONSTANTS, Constants
-from automup.errors import KnobError, PlanError, RewriteError, UnresolvedError, UsageError
+from automup.errors import RewriteError, UnresolvedError, UsageError
 from automup.forms import check_form
 from automup.initialise import initialise
 from automup.optim import check_module
@@ -33,6 +30,7 @@ from automup.report import Explanation, describe
 from automup.rules import Role
 from automup.scaled_weights import Place, find_places, scales_of
 from automup.study import Study, open_study
+from automup.targets import check_shapes, knobs_of_function, knobs_of_model, target_of
 from automup.tuning import check_constants
 
 if TYPE_CHECKING:
@@ -40,8 +38,6 @@ if TYPE_CHECKING:
     from automup.data import Data
     from automup.sweep.results import SweepResult
     from automup.sweep.transfer import Transfer
-
-DEFAULT_BASE = 256
 
 
 def parametrize(
@@ -86,8 +82,7 @@ def parametrize(
         UnresolvedError: if something mixes an infinite axis in an unknown way (unless not strict).
         RewriteError: if a multiplier has no place in the live model.
     """
-    knobs = _knobs(model_fn, base)
-    check_widths({n: v for n, v in knobs.items() if type(v) in (int, float)})
+    knobs = knobs_of_function(model_fn, base)
     study = open_study(
         lambda values: model_fn(**values),
         knobs,
@@ -95,35 +90,6 @@ def parametrize(
         overrides=Overrides.of(overrides),
     )
     return Mup(study, model_fn, strict=strict, form=check_form(form)).with_constants(constants)
-
-
-def _knobs(
-    model_fn: Callable[..., nn.Module], base: Mapping[str, Any] | int | None
-) -> dict[str, Any]:
-    if not callable(model_fn) or isinstance(model_fn, nn.Module):
-        what = "a model" if isinstance(model_fn, nn.Module) else repr(model_fn)[:40]
-        raise UsageError(
-            f"parametrize takes a function that builds the model, not {what}.",
-            fix="Pass the class, or lambda width=256: Model(width).",
-        )
-    if isinstance(base, Mapping):
-        if not base:
-            raise KnobError("No width knob: `base` is empty.", fix="Pass base={'width': 256}.")
-        return dict(base)
-    parameters = list(inspect.signature(model_fn).parameters.values())
-    if not parameters:
-        raise KnobError(
-            f"{getattr(model_fn, '__name__', model_fn)} takes no arguments, so no width can scale.",
-            fix="Pass a function of the width, such as lambda width=256: Model(width).",
-        )
-    first = parameters[0]
-    if first.kind in (first.VAR_POSITIONAL, first.VAR_KEYWORD):
-        raise KnobError(
-            f"No width knob: the model function names no argument, it takes {first}.",
-            fix="Name it: base={'width': 256}.",
-        )
-    default = DEFAULT_BASE if first.default is inspect.Parameter.empty else first.default
-    return {first.name: default if base is None else base}
 
 
 def _on_cpu() -> contextlib.AbstractContextManager[Any]:
@@ -208,7 +174,7 @@ class Mup:
 
     def __call__(self, *args: Any, **knobs: Any) -> nn.Module:
         """The model at these knobs, in muP: the same class, the same state_dict keys."""
-        target = self._target(args, knobs)
+        target = target_of(self.base, args, knobs)
         model = self._model_fn(**target)
         self._apply(model, target, rescale=True)
         return model
@@ -227,8 +193,10 @@ class Mup:
                 constructor draws them.
         """
         check_module(model)
-        target = self._target((), knobs) if knobs else self._knobs_of(model)
-        self._check_shapes(model, target)
+        target = (
+            target_of(self.base, (), knobs) if knobs else knobs_of_model(self._study.models, model)
+        )
+        check_shapes(self._study.models, model, target)
         models, changes = self._study.models, self._changes(target)
         changed = target != self.base or self.constants.changed
         check_plain(model, models.shop(target).built.model, changes)
@@ -273,7 +241,9 @@ class Mup:
             raise UsageError("leave is one text.", fix='Pass several: leave=["head.*"].')
         if seed is not None and not hasattr(seed, "__index__"):
             raise UsageError(f"seed is {seed!r}.", fix="Pass a whole number.")
-        target = self._target((), knobs) if knobs else self._knobs_of(model)
+        target = (
+            target_of(self.base, (), knobs) if knobs else knobs_of_model(self._study.models, model)
+        )
         plan = self.plan(**target)
         names = [name for name, _ in (*model.named_parameters(), *model.named_buffers())]
         for pattern in leave:
@@ -289,24 +259,6 @@ class Mup:
         with _on_cpu():
             initialise(model, plan, self._study.models, left=left, seed=seed)
         return model
-
-    def _check_shapes(self, model: nn.Module, target: dict[str, Any]) -> None:
-        shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-        for weight in self._study.models.shop(target).built.weights:
-            shape = shapes.pop(weight.name, None)
-            if shape != weight.shape:
-                here = f"has shape {shape} here" if shape is not None else "is missing here"
-                raise PlanError(
-                    f"This is not the parametrized model at {said(target)}: {weight.name}, of "
-                    f"shape {weight.shape} there, {here}.",
-                    fix="Build it by the same function, and pass the widths that it was built "
-                    "with: mu.apply(model, width=...).",
-                )
-        if shapes:
-            raise PlanError(
-                f"This is not the parametrized model: it has no {next(iter(shapes))}.",
-                fix="Build it by the same function.",
-            )
 
     def _apply(self, model: nn.Module, target: dict[str, Any], *, rescale: bool) -> None:
         if target == self.base and not self.constants.changed:
@@ -343,7 +295,7 @@ class Mup:
 
     def plan(self, *args: Any, **knobs: Any) -> Plan:
         """The plan at these knobs: every fact about every parameter and site."""
-        target = self._target(args, knobs)
+        target = target_of(self.base, args, knobs)
         key = repr(target)
         if key not in self._plans:
             with _on_cpu():
@@ -438,33 +390,8 @@ class Mup:
         """A plan whose ratios are recomputed from the shapes of the model at hand."""
         return self.plan(**self._study.wide)
 
-    def _target(self, args: tuple[Any, ...], knobs: dict[str, Any]) -> dict[str, Any]:
-        names = list(self.base)
-        if len(args) > len(names):
-            raise KnobError(f"{len(args)} widths given for the knobs {', '.join(names)}.")
-        given = dict(zip(names, args, strict=False)) | knobs
-        unknown = sorted(set(given) - set(names))
-        if unknown:
-            raise KnobError(
-                f"{', '.join(unknown)} is no width knob; the knobs are {', '.join(names)}.",
-                fix="Fix other arguments in the model function, or name them in `base`.",
-            )
-        twice = [name for name, _ in zip(names, args, strict=False) if name in knobs]
-        if twice:
-            raise KnobError(f"{twice[0]} is given twice.", fix="Give each width once.")
-        check_widths(given)
-        return {**self.base, **given}
-
-    def _knobs_of(self, model: nn.Module) -> dict[str, Any]:
-        """The knobs' values that a model was built with, as far as its shapes tell."""
-        models = self._study.models
-        shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-        found = dict(self.base)
-        narrow, wider = (models.shop(k).built.weights for k in (models.base, models.wide))
-        for base, wide in zip(narrow, wider, strict=True):
-            actual = shapes.get(base.name, base.shape)
-            for size, doubled, now in zip(base.shape, wide.shape, actual, strict=False):
-                for name, value in self.base.items():
-                    if (size, doubled) == (value, models.wide[name]):
-                        found[name] = now
-        return found
+    def _target_of(self, model: nn.Module, knobs: Mapping[str, Any]) -> dict[str, Any]:
+        """The widths of a model that was built: those that are named, or what its shapes say."""
+        if knobs:
+            return target_of(self.base, (), knobs)
+        return knobs_of_model(self._study.models, model)
