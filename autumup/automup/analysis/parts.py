@@ -28,7 +28,8 @@ _SPLITS = {_aten.split, _aten.split_with_sizes}
 _RESHAPES = {_aten.view, _aten._unsafe_view, _aten.reshape}
 _MIXES = {
     _aten.mm, _aten.bmm, _aten.addmm, _aten.baddbmm, _aten.mv, _aten.addmv, _aten.dot, _aten.vdot,
-    _aten._grouped_mm, _aten._trilinear, _aten.embedding, _aten.gather, _aten.sort, _aten.topk,
+    *(p for p in (getattr(_aten, "_grouped_mm", None),) if p),  # new in torch
+    _aten._trilinear, _aten.embedding, _aten.gather, _aten.sort, _aten.topk,
     _aten.index_select, _aten.flip, _aten.roll, _aten.take_along_dim,
 }  # fmt: skip
 """Operations after which positions along the axis are others, or mixed with each other."""

@@ -53,7 +53,11 @@ def _grouped_mm(
     return torch.empty(size, dtype=out_dtype or a.dtype, device=_META)
 
 
-_LENIENT: dict[int, Any] = {id(torch.ops.aten._grouped_mm.default): _grouped_mm}
+_LENIENT: dict[int, Any] = {
+    id(packet.default): result
+    for packet, result in ((getattr(torch.ops.aten, "_grouped_mm", None), _grouped_mm),)
+    if packet is not None  # older ones have none
+}
 """Operations that torch runs on fewer dtypes on meta than elsewhere."""
 
 
