@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+import automup
 from automup.capture.given_inputs import as_maker, parse_inputs
 from automup.capture.inputs import optional_candidates, synthesise
 from automup.capture.trace import Inputs, Workshop
@@ -193,3 +194,24 @@ def test_optional_candidates() -> None:
     found = list(optional_candidates(Tokens(4), Inputs((torch.ones(2, 5, dtype=torch.long),))))
     assert {name for name, _ in found} == {"targets"}
     assert tuple(found[0][1].shape) == (2, 5) and found[0][1].dtype is torch.long
+
+
+class Masked(nn.Module):
+    """Patches of a picture, of which some are hidden behind a learned one."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, d, 4, stride=4)
+        self.hidden = nn.Parameter(torch.randn(d))
+        self.head = nn.Linear(d, 5)
+
+    def forward(self, picture: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        h = self.patches(picture).flatten(2).transpose(1, 2)
+        if mask is not None:
+            h = torch.where(mask.unsqueeze(-1), self.hidden, h)
+        return self.head(h)
+
+
+def test_a_mask_of_patches_is_tried() -> None:
+    mu = automup.parametrize(Masked, base={"d": 16}, inputs=(torch.randn(2, 3, 32, 32),))
+    assert mu.plan(d=64).parameter("hidden").role is automup.Role.INPUT

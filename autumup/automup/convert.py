@@ -75,6 +75,7 @@ def convert(
         return Conversion(source.text, ())
     if strict:
         refuse_unresolved(study)
+    _root_class(source, study)  # or what belongs elsewhere would be said of its code
     exchanged = exchange_of(source, study, form, constants)
     written = write_multipliers(source, study, exchanged)
     unrun = _unrun(source, study, written, exchanged)

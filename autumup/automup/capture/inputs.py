@@ -218,8 +218,21 @@ def optional_candidates(model: nn.Module, inputs: Inputs) -> Iterator[tuple[str,
     else:
         kinds += [(tuple(batch), torch.long)]
     kinds += [(shape[:2], torch.bool), (shape[:2], torch.float32)]
+    kinds += [((*batch, count), torch.bool) for count in _patches(model, shape[2:])]
     for name, p in parameters_of(model).items():
         if p.default is None and name not in given:
             for size, dtype in dict.fromkeys(kinds):
                 fill = 0 if dtype is torch.long else 1
                 yield name, torch.full(size, fill, dtype=dtype, device="cpu")
+
+
+def _patches(model: nn.Module, image: tuple[int, ...]) -> Iterator[int]:
+    """How many patches the model's first convolution cuts a picture into, if that is what it does.
+
+    A mask of patches, as masked image modelling has it, has as many.
+    """
+    convs = (m for m in model.modules() if isinstance(m, nn.Conv2d))
+    conv = next(convs, None) if len(image) == 2 else None
+    if conv is not None and conv.kernel_size == conv.stride and conv.stride[0] > 1:
+        rows, columns = (size // n for size, n in zip(image, conv.stride, strict=True))
+        yield rows * columns

@@ -18,6 +18,12 @@ hf("beit", "BeitForImageClassification", "BeitConfig", WIDTH, pixels,
    fixed={**VIT, "use_relative_position_bias": True})  # fmt: skip
 hf("dinov2", "Dinov2ForImageClassification", "Dinov2Config", {"hidden_size": 64}, pixels,
    fixed={**VIT, "mlp_ratio": 4})  # fmt: skip
+MIM = {**{k: v for k, v in VIT.items() if k != "num_labels"}, "encoder_stride": 8}
+for kind in ("ViT", "DeiT"):
+    hf(f"{kind.lower()}-masked", f"{kind}ForMaskedImageModeling", f"{kind}Config", WIDTH, pixels,
+       "reconstruction", fixed=MIM)  # fmt: skip
+hf("beit-masked", "BeitForMaskedImageModeling", "BeitConfig", WIDTH, pixels,
+   fixed={**MIM, "use_mask_token": True, "vocab_size": 32})  # fmt: skip
 hf("vit-mae", "ViTMAEForPreTraining", "ViTMAEConfig",
    {**WIDTH, "decoder_hidden_size": 32, "decoder_intermediate_size": 128}, pixels,
    fixed={**{k: v for k, v in VIT.items() if k != "num_labels"}, "decoder_num_hidden_layers": 1,
