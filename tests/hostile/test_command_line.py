@@ -40,10 +40,13 @@ CASES = [case for table in TABLES for case in table.CASES]
 def _as_before() -> Iterator[None]:
     """What model files change in the process that imports them."""
     handlers, dtype = logging.root.handlers[:], torch.get_default_dtype()
+    environment = dict(os.environ)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
     logging.root.handlers[:] = handlers
+    os.environ.clear()
+    os.environ.update(environment)
     torch.set_default_dtype(dtype)
 
 
