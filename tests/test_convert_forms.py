@@ -417,6 +417,22 @@ def trained(model: nn.Module, optimizer: torch.optim.Optimizer) -> torch.Tensor:
     return torch.stack(found)
 
 
+@pytest.mark.parametrize(
+    ("name", "form"), [("init_partial.py", "uniform-lr"), ("init_called.py", "table8")]
+)
+def test_a_subclass_of_the_model_itself_is_not_taken_for_the_model(name: str, form: str) -> None:
+    """Where the model holds a weight of its own, its class is one of those that multiply."""
+    file = File(name, (("width", 32),), form=form)
+    pair, mu = converted(file), live(file)
+    assert pair.made.cls.__name__ == pair.source.cls.__name__
+    theirs = mu.apply(pair.build("author", file.wide))
+    ours = pair.build("convert", file.wide)
+    assert type(ours).__name__ == f"Mup{pair.made.cls.__name__}"
+    assert_same(theirs, ours, rtol=1e-6, atol=0.0)
+    for a, b in zip(pair.outputs(theirs), pair.outputs(ours), strict=True):
+        torch.testing.assert_close(b, a)
+
+
 def test_a_layer_of_a_deeper_model_is_scaled_too() -> None:
     """The depth is no part of the conversion, so the table stands for any."""
     pair = converted(in_form(cases.MLP, "uniform-lr"))
@@ -461,6 +477,53 @@ def test_the_file_must_have_a_name_for_the_modules() -> None:
 def test_a_name_of_the_files_own_is_not_replaced() -> None:
     with pytest.raises(RewriteError, match="MupLinear of its own"):
         convert_text(SMALL + "\n\nMupLinear = None\n", "own_name.py", form="uniform-lr")
+
+
+COSINE = """
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Cosine(nn.Module):
+    def __init__(self, width: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(width, width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, self.weight / self.weight.norm(dim=1, keepdim=True))
+
+
+class Net(nn.Module):
+    def __init__(self, width: int = 16):
+        super().__init__()
+        self.inner, self.cosine, self.head = nn.Linear(8, width), Cosine(width), nn.Linear(width, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.relu(self.cosine(torch.relu(self.inner(x)))))
+"""
+
+
+def test_a_weight_that_its_module_normalises_has_any_factor_in_memory_and_none_in_a_file() -> None:
+    with pytest.raises(RewriteError, match=r"cosine.weight: its factor changes nothing"):
+        convert_text(COSINE, "cosine.py", form="uniform-lr")
+    source = load_model(str(FOLDER / "cosine.py"))
+    default, formed = (
+        automup.parametrize(lambda width=16: source.build({"width": width}), form=form)
+        for form in ("default", "uniform-lr")
+    )
+    plan = formed.plan(64)
+    models = [default(64).double(), formed(64).double()]
+    with torch.no_grad():
+        for (name, weight), stored in zip(
+            models[0].named_parameters(), models[1].parameters(), strict=True
+        ):
+            stored.copy_(weight / plan.scale(plan.parameter(name)))
+    found = [
+        trained(model, mu.optimizer(model, lr=1e-2, eps=1e-4))
+        for mu, model in zip((default, formed), models, strict=True)
+    ]
+    torch.testing.assert_close(found[1], found[0], rtol=1e-9, atol=0.0)
 
 
 def test_an_unknown_form_is_refused() -> None:

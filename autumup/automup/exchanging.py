@@ -45,6 +45,8 @@ def exchange_of(source: ModelSource, study: Study, form: str, constants: Constan
     places = [*find_places(models, plans, [trace.nodes for _, trace in reached])]
     names = {name: p.name for p in plans[0].parameters for name in p.names}
     model = models.at_base
+    for place in places:
+        _check_free(place)
     places = [place for place in places if place.numerator or place.output]
     scaled = _patterns({place.module: _attributes(model, place, names) for place in places})
     types = dict.fromkeys(type(model.get_submodule(place.module)) for place in places)
@@ -74,6 +76,17 @@ def _check_parts(plan: Plan) -> None:
                 "multiplier in this form.",
                 where=p.source,
                 fix="Use the default form, or a layer for each part.",
+            )
+
+
+def _check_free(place: Place) -> None:
+    """Every scale must be one that the module multiplies by, as the file checks, too."""
+    for name, other in place.same:
+        if name == other and name not in (place.numerator, place.output):
+            raise RewriteError(
+                f"{name}: its factor changes nothing, as its module normalises it, and the file "
+                "has no place for that.",
+                fix="Use the default form, or automup.parametrize.",
             )
 
 

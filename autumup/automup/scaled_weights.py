@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -214,7 +214,7 @@ def _place(
     for attribute, parameter in _own(stored):
         parameter.data = parameter.data / scales.get(own[attribute], 1.0)
     expected = module(*args, **kwargs)
-    names = ["", *own.values()]
+    names, attributes = ["", *own.values()], {first: name for name, first in own.items()}
     for numerator, output in sorted(itertools.product(names, names), key=lambda p: p[0] != p[1]):
         above, below = scales.get(numerator, 1.0), scales.get(output, 1.0)
         real = bool(args) and isinstance(args[0], Tensor) and args[0].is_floating_point()
@@ -223,26 +223,34 @@ def _place(
         given = (args[0] * (above / below), *args[1:]) if above != below else args
         result = stored(*given, **kwargs)
         if isinstance(result, Tensor) and alike(expected, result * below):
-            same = _same_scales(own.values(), (numerator, output, ""), scales)
+            same = _same_scales(own, (numerator, output, ""), scales)
+            for name in (n for n, other in same if n == other and n not in (numerator, output)):
+                if not _depends(module, attributes[name], args, kwargs):
+                    raise _refusal(name, "what its module returns does not depend on it")
             return Place(path, numerator, output, same)
     raise _refusal(name, f"its {type(module).__name__} is not linear in it and its input")
 
 
 def _same_scales(
-    names: Iterable[str], known: Sequence[str], scales: Factors
+    own: Mapping[str, str], known: Sequence[str], scales: Factors
 ) -> tuple[tuple[str, str], ...]:
     """Each of a module's parameters with the one whose factor it has.
 
-    Raises:
-        RewriteError: if one has a factor of its own: then the module computes nothing of it.
+    With itself, if none has: where any factor of it is the same, as under a norm of the weight.
     """
     found = []
-    for name in dict.fromkeys(names):
+    for name in dict.fromkeys(own.values()):
         others = [k for k in known if scales.get(k, 1.0) == scales.get(name, 1.0)]
-        if not others:
-            raise _refusal(name, "what its module returns does not depend on it")
-        found.append((name, name if name in others else others[0]))
+        found.append((name, others[0] if others and name not in others else name))
     return tuple(found)
+
+
+def _depends(module: nn.Module, attribute: str, args: Any, kwargs: Any) -> bool:
+    """Whether what a module returns changes with the direction of a weight."""
+    other = copy.deepcopy(module)
+    weight = other.get_parameter(attribute)
+    weight.data = weight.data + torch.rand_like(weight)
+    return not alike(module(*args, **kwargs), other(*args, **kwargs))
 
 
 def _stored(model: nn.Module, first: Mapping[str, str], scales: Factors) -> nn.Module:

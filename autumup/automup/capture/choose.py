@@ -51,13 +51,15 @@ def _named(module: ModuleType, name: str) -> Callable[..., Any]:
 
 
 def _candidates(module: ModuleType) -> dict[str, type[nn.Module]]:
-    """The nn.Module classes that the file defines."""
+    """The nn.Module classes that the file defines, but for those of a converted file's block."""
+    written = [*getattr(module, "MUP_CLASSES", {}).values()]
     return {
         name: value
         for name, value in vars(module).items()
         if inspect.isclass(value)
         and issubclass(value, nn.Module)
         and (value.__module__, value.__name__) == (module.__name__, name)
+        and value not in written
     }
 
 
