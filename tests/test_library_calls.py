@@ -101,3 +101,26 @@ class ByAnotherName(ByHand):
 def test_a_call_that_nothing_leads_to_is_refused() -> None:
     with pytest.raises(RewriteError, match="multi_head_attention_forward"):
         automup.parametrize(ByAnotherName, inputs=(torch.randn(5, 2, 6),))
+
+
+class PassingBy(nn.MultiheadAttention):
+    """Calls torch's forward by its class, which no subclass of this one can come between."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        return x + nn.MultiheadAttention.forward(self, x, x, x)[0]
+
+
+class Attending(nn.Module):
+    def __init__(self, width: int = 32) -> None:
+        super().__init__()
+        self.embed, self.head = nn.Linear(6, width), nn.Linear(width, 5)
+        self.attention = PassingBy(width, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.head(self.attention(self.embed(x)))
+        return result
+
+
+def test_a_class_that_passes_its_parent_by_is_refused() -> None:
+    with pytest.raises(RewriteError, match="torch's multi_head_attention_forward"):
+        automup.parametrize(Attending, inputs=(torch.randn(5, 2, 6),))

@@ -18,6 +18,7 @@ from automup.analysis.comparison import Comparison, Spot
 from automup.analysis.sites import Correction
 from automup.apply import Change, MethodChange, multiply
 from automup.capture.graph import Node
+from automup.capture.raised import describe
 from automup.constants import Constants
 from automup.errors import RewriteError, UnresolvedError
 from automup.live_forms import Form, forms_for, no_place
@@ -263,7 +264,7 @@ def _after(study: Study, knobs: Knobs, changes: tuple[Change, ...]) -> Compariso
         raise
     except Exception as error:  # the changed code may fail in any way
         raise RewriteError(
-            f"With its multipliers the model does not run: {error}",
+            f"With its multipliers the model does not run: {describe(error)}.",
             fix="Keep the scales in float attributes of the modules.",
         ) from error
 
