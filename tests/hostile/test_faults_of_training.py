@@ -6,6 +6,7 @@ import errno
 import importlib.metadata
 import json
 import os
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ from case import CHECK, SWEEP, net, trained
 from optuna.exceptions import StorageInternalError
 from transfer_cases import TRANSFER, swept
 
+from automup.cli.isolation import COMMAND
 from automup.errors import AutomupError
 from automup.sweep import plots
 from automup.sweep.storage import _Journal
 from automup.sweep.transfer import Transfer
-from conftest import Run, contents
+from conftest import ROOT, Run, contents
 
 
 def files(folder: Path, given: dict[str, str | bytes]) -> None:
@@ -139,6 +141,17 @@ def test_an_output_folder_that_takes_nothing(
     result = run(*SWEEP.split())
     said = "The folder cannot be made: Permission denied. (sweep) Name another."
     assert (result.status, result.err) == (2, f"automup: {said}\n")
+
+
+def test_further_processes_do_not_take_the_folders_files_for_modules(tmp_path: Path) -> None:
+    files(tmp_path, {**trained(), "torch.py": "raise SystemExit('no torch of ours')"})
+    command = [*COMMAND, *SWEEP.split(), "--jobs", "2"]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "autumup")},
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert "torch of ours" not in done.stderr and "automup: " not in done.stderr
 
 
 # --- what is written at the end -------------------------------------------------------------------

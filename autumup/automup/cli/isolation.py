@@ -24,6 +24,9 @@ from automup.errors import AutomupError, UsageError
 TIMEOUT = 600.0
 """Seconds that a child is given where none are named."""
 
+COMMAND = (sys.executable, "-P", "-c", "from automup.cli import main; main()")
+"""The command line in a child; -P, so that what lies in the working folder is no one's torch."""
+
 LARGEST = 1e9
 """No limit is as large, in seconds or in GB."""
 
@@ -78,10 +81,8 @@ def _run_child(timeout: float, memory: float | None) -> int:
         if value is not None and not 0 < value < LARGEST:
             raise UsageError(f"{option} cannot be {value:g}.", fix="Pass a positive number.")
     limit = None if memory is None else _memory_limit(memory)
-    # -P: what lies in the working folder is not to be taken for automup or for torch
-    command = [sys.executable, "-P", "-c", "from automup.cli import main; main()", *sys.argv[1:]]
     child = subprocess.Popen(
-        command,
+        [*COMMAND, *sys.argv[1:]],
         env={**os.environ, _CHILD: "1"},
         stdin=subprocess.DEVNULL,
         start_new_session=True,  # so that its own children end with it

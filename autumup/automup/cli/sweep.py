@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from automup.cli.isolation import COMMAND
 from automup.cli.models import running_model
 from automup.cli.options import Base, Input, Model, Optimizer, Override, Strict, Width
 from automup.errors import UsageError
@@ -189,7 +190,7 @@ def _others(jobs: int) -> Iterator[None]:
     if count == 1:
         yield
         return
-    command = [sys.executable, "-m", "automup.cli", *sys.argv[1:], "--jobs", "1", "--quiet"]
+    command = [*COMMAND, *sys.argv[1:], "--jobs", "1", "--quiet"]
     children = []
     for number in range(1, count):
         environment = {"OMP_NUM_THREADS": _threads(count), **os.environ}
