@@ -206,13 +206,16 @@ def test_constants_train_as_in_the_live_model(
 
 
 @pytest.mark.parametrize("width", [1, 4])
-@pytest.mark.parametrize(("form", "init"), [("default", 0.0), ("uniform-lr", 0.5)])
+@pytest.mark.parametrize(
+    ("form", "family", "init"),
+    [("default", "adamw", 0.0), ("uniform-lr", "adamw", 0.5), ("uniform-lr-sgd", "sgd", 0.5)],
+)
 @pytest.mark.parametrize("case", [cases.GPT, cases.LLAMA], ids=str)
 def test_the_rows_of_queries_are_drawn_as_in_the_live_model(
-    case: Case, form: str, init: float, width: int
+    case: Case, form: str, family: str, init: float, width: int
 ) -> None:
     file = in_form(case, form, query_init=init, hidden_init=2.0)
-    assert_trains_as_the_live_model(case, file, "adamw", width)
+    assert_trains_as_the_live_model(case, file, family, width)
 
 
 @pytest.mark.parametrize("case", FILES, ids=str)

@@ -273,7 +273,7 @@ class Mup:
         if self.form == "default":
             return ()
         models, reached = self._study.models, self._study.exploration.reached
-        widths = [models.wide, models.third, *models.one_by_one()]
+        widths = [models.third, *(knobs for knobs, _ in self._study.probes)]
         plans = [self.plan(**knobs) for knobs in widths]
         with _on_cpu():
             return find_places(models, plans, [trace.nodes for _, trace in reached])

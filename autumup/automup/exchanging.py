@@ -39,9 +39,9 @@ def exchange_of(source: ModelSource, study: Study, form: str, constants: Constan
     if form == "default":
         return Exchange(form, constants)
     models, reached = study.models, study.exploration.reached
-    widths = [models.wide, models.third, *models.one_by_one()]
+    widths = [models.third, *(knobs for knobs, _ in study.probes)]
     plans = [exchanged_plan(study, knobs, form, constants) for knobs in widths]
-    _check_parts(plans[0])
+    _check_parts(make_plan(study, models.wide), form)
     places = [*find_places(models, plans, [trace.nodes for _, trace in reached])]
     names = {name: p.name for p in plans[0].parameters for name in p.names}
     model = models.at_base
@@ -66,9 +66,9 @@ def exchange_of(source: ModelSource, study: Study, form: str, constants: Constan
     return Exchange(form, constants, scaled, classes, attributes)
 
 
-def _check_parts(plan: Plan) -> None:
+def _check_parts(plan: Plan, form: str) -> None:
     """A scale that goes with fan_out is not one for rows that grow differently."""
-    family = FAMILIES[UNIFORM[plan.form]] if plan.form in UNIFORM else None
+    family = FAMILIES[UNIFORM[form]] if form in UNIFORM else None
     for p in plan.parameters if family and family.degree else ():
         if p.parts:
             raise RewriteError(

@@ -75,9 +75,10 @@ class Parameter:
     ``init_law`` is how the model's own constructor scales it; ``init_rms`` is the root mean square
     that the constructor gives it at the target and ``base_init_rms`` at the base (None: unknown).
     ``init_std`` is what it has after muP, ``init_mult`` what muP multiplied the draw by.
-    ``parts``: the pieces of a fused weight that grow differently, along its one ``fan_out_dims``;
-    then ``init_std`` and ``init_mult`` are those of the rows that grow. ``layer``: "input" or
-    "output" for the weights of the model's input layers and readouts, see :class:`Constants`.
+    ``parts``: the pieces of a fused weight that grow or are drawn differently, along its one
+    ``fan_out_dims``; then ``init_std`` and ``init_mult`` are those of the rows that grow, and that
+    no constant of queries is for. ``layer``: "input" or "output" for the weights of the model's
+    input layers and readouts, see :class:`Constants`.
     ``query``: of a weight that writes the queries of attention (dimension, first, last, of so many)
     rows that do, at the base; only where a constant is theirs.
     """

@@ -216,12 +216,11 @@ def block_code(
     cut = any(row.parts for row in rows.values())
     header = _HEADER + (_HEADER_PARTS if cut else "")
     heads = any(row.head_dim for row in rows.values())
+    joined = any(law.joined for row in rows.values() for law in row.init or ())
     header += attention.HEADER if heads else ""
     header = header.replace("# MUP_SITES", f"{_HEADER_FIXED if fixed else ''}# MUP_SITES")
     header += _HEADER_INIT if any(row.init != () for row in rows.values()) else ""
-    joined = any(law.joined for row in rows.values() for law in row.init or ())
-    header += _HEADER_JOINED if joined else ""
-    header += exchanged.header()
+    header += (_HEADER_JOINED if joined else "") + exchanged.header()
     values, others = (
         ", ".join(f'"{name}": {value!r}' for name, value in given.items())
         for given in (knobs, fixed)
@@ -231,19 +230,29 @@ def block_code(
     rest = f"MUP_FIXED = {{{others}}}\n" if fixed else ""
     listed += exchanged.tables()
     table = f"MUP_KNOBS = {{{values}}}\n{rest}{listed}{table_code(rows)}\n"
-    ratios, rescale = (_RATIOS_OF_PARTS, _RESCALE_PARTS) if cut else (_RATIOS, _RESCALE)
     table += _REDRAWN.replace("{names}", ", ".join(f'"{n}"' for n in redrawn)) if redrawn else ""
-    rescaling = _INIT.replace("{drawn}", _DRAWN_JOINED if joined else _DRAWN) + rescale
-    for blank, choice in _CHOICE.items():
-        rescaling = rescaling.replace(blank, choice if redrawn else "")
-    for blank, text in exchanged.of_init(cut=cut).items():
-        rescaling = rescaling.replace(blank, text)
-    functions = [_LOOKUP, ratios, *exchanged.functions(), *([rescaling] if init else [])]
+    functions = [_LOOKUP, _RATIOS_OF_PARTS if cut else _RATIOS, *exchanged.functions()]
+    if init:
+        functions.append(_rescaling(exchanged, cut=cut, joined=joined, redrawn=bool(redrawn)))
     if heads or attends:
         constant = exchanged.of_site("attention")
         functions.append(attention.attention_code(heads, subclasses, constant))
     functions.append(groups_code(cut=cut, exchanged=exchanged))
-    text = "\n\n".join([header + table, *functions])
+    return _in_style("\n\n".join([header + table, *functions]), modules, indent, newline)
+
+
+def _rescaling(exchanged: Exchange, *, cut: bool, joined: bool, redrawn: bool) -> str:
+    """``mup_init_``."""
+    text = _INIT.replace("{drawn}", _DRAWN_JOINED if joined else _DRAWN)
+    text += _RESCALE_PARTS if cut else _RESCALE
+    blanks = {blank: choice if redrawn else "" for blank, choice in _CHOICE.items()}
+    for blank, filled in {**blanks, **exchanged.of_init(cut=cut)}.items():
+        text = text.replace(blank, filled)
+    return text
+
+
+def _in_style(text: str, modules: Mapping[str, str], indent: str, newline: str) -> str:
+    """The text with the file's names for modules, its indentation and line endings."""
     for module, local in modules.items():
         if local != module:
             text = re.sub(rf"(?<![\w.]){module}\.(?=\w+[(.,)])", f"{local}.", text)
