@@ -95,12 +95,12 @@ def _elements(size: Any) -> int:
 @contextlib.contextmanager
 def _without_onednn() -> Iterator[None]:
     """oneDNN switched off, and nothing else set, since torch warns of some of its other flags."""
-    set_flags: Any = torch.backends.mkldnn.set_flags
-    before, *_ = set_flags(_enabled=False, _fp32_precision=None)
+    before = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
     try:
         yield
     finally:
-        set_flags(_enabled=before, _fp32_precision=None)
+        torch._C._set_mkldnn_enabled(before)
 
 
 @contextlib.contextmanager
