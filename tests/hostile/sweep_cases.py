@@ -331,10 +331,10 @@ OPTIONS = {
         2,
         "nodb://x is no database: Can't load plugin: sqlalchemy.dialects:nodb.",
     ),
-    "--storage postgresql://u:secret@localhost:1/x": (
+    "--storage postgresql+pg8000://u:secret@localhost:1/x": (
         2,
-        "The storage postgresql://localhost:1/x cannot be opened: connection failed: "
-        'connection to server at "127.0.0.1", port 1 failed: Connection refused.',
+        "The storage postgresql+pg8000://localhost:1/x needs a driver: No module named 'pg8000'. "
+        "Install it; for postgresql: pip install 'psycopg[binary]'.",
     ),
     "--storage mysql+nope://u:secret@localhost:1/x": (
         2,
