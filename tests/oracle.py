@@ -156,7 +156,8 @@ def counted_fan_in(model: nn.Module, call: Callable[[nn.Module], Any]) -> dict[s
             return saved
         return torch.rand(saved.shape, generator=generator, dtype=saved.dtype) + 0.5
 
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: t, positive):
+    # detached: an output that a node keeps would keep the node, out of the collector's sight
+    with torch.autograd.graph.saved_tensors_hooks(torch.Tensor.detach, positive):
         outputs = [t for t in tree_leaves(call(model)) if isinstance(t, torch.Tensor)]
         graph = _Graph([t.grad_fn for t in outputs if t.grad_fn is not None], parameters)
         found: dict[str, list[int]] = {}
