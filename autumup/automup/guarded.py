@@ -25,16 +25,10 @@ def endless(data: Data, batch_size: int, seed: int) -> Iterator[Any]:
     while True:
         call = f"batches({batch_size}, {seed})"
         empty = True
-        try:
+        with _explained(f"The data fails in {call}"):
             for batch in data.batches(batch_size, seed):
                 empty = False
                 yield batch
-        except AutomupError:
-            raise
-        except Exception as error:
-            raise TrainingError(
-                f"The data fails in {call}: {describe(error)}.", where=place_of(error)
-            ) from error
         if empty:
             raise TrainingError("The data has no batch.", fix=f"Give {call} at least one.")
         seed += 1_000_003  # no other run's seed
@@ -46,14 +40,8 @@ def loss_on(data: Data, model: nn.Module, batch: Any) -> Tensor:
     Raises:
         TrainingError: it cannot be computed, or is something else.
     """
-    try:
+    with _explained("The loss of a batch cannot be computed"):
         loss = data.loss(model, batch)
-    except AutomupError:
-        raise
-    except Exception as error:
-        raise TrainingError(
-            f"The loss of a batch cannot be computed: {describe(error)}.", where=place_of(error)
-        ) from error
     if not isinstance(loss, Tensor) or loss.dim() or not loss.is_floating_point():
         shown = (
             f"a tensor {tuple(loss.shape)} of {loss.dtype}"
@@ -67,6 +55,17 @@ def loss_on(data: Data, model: nn.Module, batch: Any) -> Tensor:
             fix="Leave out detach(), item() and no_grad().",
         )
     return loss
+
+
+@contextlib.contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Run the block, code of the user's; TrainingError if that fails, but for automup's own."""
+    try:
+        yield
+    except AutomupError:
+        raise
+    except Exception as error:
+        raise TrainingError(f"{what}: {describe(error)}.", where=place_of(error)) from error
 
 
 def take_step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
