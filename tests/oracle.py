@@ -125,7 +125,7 @@ def difference(a: torch.Tensor, b: torch.Tensor) -> float:
 def init_growth(narrow: nn.Module, wide: nn.Module) -> dict[str, tuple[float, float]]:
     """Every weight's root mean square at the wide model over that at the narrow one, and 6 sigma.
 
-    The spectral condition asks r_i^-1/2 * min(1, sqrt(r_o / r_i)) of it (DESIGN 3.1).
+    The spectral condition (arXiv:2310.17813) asks r_i^-1/2 * min(1, sqrt(r_o / r_i)) of it.
     """
     pairs = zip(narrow.named_parameters(), wide.parameters(), strict=True)
     return {name: growth(small.detach(), large.detach()) for (name, small), large in pairs}

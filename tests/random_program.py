@@ -8,7 +8,7 @@ construction, in sizes that are Python expressions of the width knobs (``"2 * d"
   it, and how its coordinates lie (:class:`Axis`), so that it can be widened exactly;
 - of each line that needs a multiplier, which one.
 
-What muP makes of that is the table of DESIGN 3.1, worked out here from the sizes' real ratios. A
+What muP makes of that is the table of automup.rules, worked out here from the sizes' real ratios. A
 program is decided by a list of small integers alone: any list makes a program.
 """
 
@@ -100,7 +100,7 @@ class Truth:
 
     @property
     def spread(self) -> float:
-        """The growth of the init's std that muP wants (DESIGN 3.1)."""
+        """The growth of the init's std that muP wants (arXiv:2310.17813)."""
         return wanted_spread(self.fan_in, self.fan_out)
 
     def spread_of(self, part: oracle.Block) -> float:

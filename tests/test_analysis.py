@@ -1,4 +1,4 @@
-"""What muP asks of ~100 tiny models, each answer derived from DESIGN 3 by hand, not by running it.
+"""What muP asks of ~100 tiny models, each answer derived from theory by hand, not by running it.
 
 A row says, for every parameter, its role and the factor on its init at 4 x the base, and the
 exponents of all sites; or what the refusal says. The factor is what the law of the role asks for

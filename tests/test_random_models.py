@@ -35,8 +35,9 @@ import cases
 import oracle
 import random_check
 from automup import planning, rules
-from automup.analysis.flow import Flow, State
+from automup.analysis.flow import Flow
 from automup.analysis.ops import RULES
+from automup.analysis.states import State
 from cases import Case
 from random_check import as_text, from_text, program_of, source_of
 from random_search import Disagreement, search

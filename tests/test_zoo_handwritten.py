@@ -1,7 +1,7 @@
 """Where the hand-written models need a multiplier, and of what power of which size.
 
 Fans and movement are measured by the zoo's own oracle; what it does not see is where a factor is
-due. The exponents here are derived on paper (DESIGN 3.3): a sum over n aligned products has
+due. The exponents here are derived on paper: a sum over n aligned products has
 exponent 1, of normalised vectors 0; 1/sqrt(n) beside it takes 1/2 away, 1/n takes 1.
 """
 

@@ -7,8 +7,8 @@ between. (With positive numbers nothing cancels; for a bilinear operation the co
 operation returns when both are set to ones.) Backward from the sum of all outputs, with ones, tells
 how many outputs one input coordinate feeds. Done at two widths, the growth of these counts is
 r_i, and the growth of the entries that one output does *not* read is r_o: axes that are written
-and axes that are carried along (DESIGN 3.1). A weight with several uses takes the one whose fan_in
-grows least (DESIGN 3.3).
+and axes that are carried along (docs/how.md). A weight with several uses takes the one whose fan_in
+grows least (docs/how.md).
 """
 
 from __future__ import annotations

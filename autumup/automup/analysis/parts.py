@@ -16,7 +16,8 @@ from typing import Any
 import torch
 
 from automup.analysis.dataflow import Dataflow, Op, Size, log_ratio, product
-from automup.analysis.flow import EPSILON, Use
+from automup.analysis.flow import Use
+from automup.analysis.states import EPSILON
 from automup.capture.graph import Node
 
 Range = tuple[Size, Size]

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, replace
 
 from automup.analysis.dataflow import Dataflow, Op, Size, log_ratio
 from automup.analysis.ends import attentions_of, ends_of, last_stage
-from automup.analysis.flow import EPSILON, Fault, Flow, Opaque, Origin
+from automup.analysis.flow import Fault, Flow, Opaque
 from automup.analysis.ops import RULES, fallback_for
 from automup.analysis.parts import parts_of
+from automup.analysis.states import EPSILON, Origin
 from automup.analysis.weights import WeightSummary, alike, summarise
 from automup.capture.graph import Node
 from automup.capture.source import Frame

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 
 from automup.analysis.dataflow import Size, log_ratio, product
 from automup.analysis.ends import INPUT, OUTPUT, TIED
-from automup.analysis.flow import EPSILON, Scale, Use
+from automup.analysis.flow import Use
 from automup.analysis.parts import Parts
+from automup.analysis.states import EPSILON, Scale
 from automup.overrides import Fans
 from automup.rules import Ratios, init_multiplier, role_of
 
@@ -135,7 +136,7 @@ def _summary(
     # What a model that differentiates itself does with W^T follows from what it does with W.
     uses = [u for u in uses if not u.node.fact.derived] or uses
     # A shared weight follows the use with the smallest fan_in: its entries must stay Theta(1)
-    # there, and the other uses get a multiplier (DESIGN 3.3, a tied readout).
+    # there, and the other uses get a multiplier (docs/how.md, a tied readout).
     primary = min(uses, key=lambda u: log_ratio(u.fan_in))
     out_dims = tuple(d for d in infinite if d not in primary.in_dims)
     problem = parts.problem or _problem(uses, primary, sizes, infinite)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from automup.analysis.dataflow import Op
-from automup.analysis.flow import Flow, State, multiplied, powered, scaled
+from automup.analysis.flow import Flow
 from automup.analysis.ops.registry import (
     floating_inputs,
     forget,
@@ -18,6 +18,7 @@ from automup.analysis.ops.registry import (
     widest,
 )
 from automup.analysis.ops.statistics import is_entries, is_statistic
+from automup.analysis.states import State, multiplied, powered, scaled
 from automup.capture.graph import Node
 
 

@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from automup.analysis.dataflow import Op, Size, log_ratio, product
-from automup.analysis.flow import ZERO, Flow, State, multiplied, ratio_log, scaled
+from automup.analysis.flow import Flow
 from automup.analysis.ops.products import Operand, bilinear_statistic, weight_times_weight
 from automup.analysis.ops.registry import picks_by_value, rule, widest
+from automup.analysis.states import ZERO, State, multiplied, ratio_log, scaled
 from automup.analysis.views import Axis, mapped, repeated
 from automup.capture.graph import Node
 

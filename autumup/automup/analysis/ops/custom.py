@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from automup.analysis.dataflow import Op, log_ratio, product
-from automup.analysis.flow import Flow, State, powered, scaled
+from automup.analysis.flow import Flow
 from automup.analysis.ops import contractions
 from automup.analysis.ops.registry import RULES, USERS, floating_inputs, forget, kind_of, short_name
+from automup.analysis.states import State, powered, scaled
 from automup.capture.graph import Node
 from automup.errors import UsageError
 from automup.op import (

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from automup.analysis.dataflow import Op, Size, log_ratio, product
-from automup.analysis.flow import EPSILON, Flow, State, join_states, scaled
+from automup.analysis.flow import Flow
 from automup.analysis.ops.registry import floating_inputs, rule
 from automup.analysis.ops.statistics import is_statistic
+from automup.analysis.states import EPSILON, State, join_states, scaled
 from automup.analysis.views import Axis, expanded, mapped, repeated, reshaped, resized
 from automup.capture.graph import Node
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from automup.analysis.dataflow import Op, Size, log_ratio, product
-from automup.analysis.flow import Flow, State
+from automup.analysis.flow import Flow
 from automup.analysis.ops.statistics import is_entries, is_statistic, statistic
+from automup.analysis.states import State
 from automup.analysis.views import Axis, View, repeated
 
 Operand = tuple[Any, Sequence[int]]

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 
 from automup.analysis.dataflow import Op, Size, log_ratio, product
-from automup.analysis.flow import Flow, State, multiplied, powered, scaled
+from automup.analysis.flow import Flow
 from automup.analysis.ops.arithmetic import add
 from automup.analysis.ops.registry import forget, kind_of, rule
 from automup.analysis.ops.statistics import is_entries, is_statistic, statistic, std_of
+from automup.analysis.states import State, multiplied, powered, scaled
 from automup.analysis.views import infinite_dims
 from automup.capture.graph import Node
 

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import torch
 
 from automup.analysis.dataflow import Op, Size, log_ratio
-from automup.analysis.flow import Flow, Rule, State, join_states
+from automup.analysis.flow import Flow, Rule
+from automup.analysis.states import State, join_states
 from automup.capture.graph import Node, nodes_in
 from automup.overrides import Fans
 

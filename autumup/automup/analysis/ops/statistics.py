@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from automup.analysis.flow import Flow, State
+from automup.analysis.flow import Flow
+from automup.analysis.states import State
 
 
 def is_entries(state: State) -> bool:
