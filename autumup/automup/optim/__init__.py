@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from automup.constants import NO_CONSTANTS
 from automup.errors import UsageError
-from automup.optim.groups import Choices, make_groups
+from automup.optim.groups import make_groups
 from automup.optim.matching import check_module, facts_of
-from automup.optim.muon import muon_groups, muon_optimizer, rest_settings
-from automup.optim.settings import SCALED, times
+from automup.optim.muon import muon_groups, muon_optimizer
+from automup.optim.request import request
+from automup.optim.settings import at_base
 from automup.optim.several import Several
 from automup.optimizers import NAMED, Adjustment, known_class, named
 from automup.plan import Plan
@@ -69,18 +70,10 @@ def optimizer(
     ...) reach the class as they are. At the base it trains bit for bit as the plain one. Muon gets
     the hidden matrices and AdamW the rest, as one optimizer, a :class:`Several`.
     """
-    call = {k: settings.pop(k) for k in _CALL if k in settings}
-    given = {k: v for k, v in settings.items() if k not in SCALED or v is not None}
-    known = known_class(optimizer_class, call.get("family"))
-    groups = param_groups(plan, model, optimizer_class, **call, **given)
-    if known.family != "muon":
-        return optimizer_class(groups, **{k: times(value, 1.0) for k, value in given.items()})
-    matrices = [group for group in groups if group["use_muon"]]
-    others = [group for group in groups if not group["use_muon"]]
-    rest = rest_settings(
-        optimizer_class, known, Choices(adjust=call.get("adjust")), given, call.get("rest") or {}
-    )
-    return muon_optimizer(optimizer_class, known, matrices, others, given, rest)
+    asked = request(plan, model, optimizer_class, **settings)
+    if asked.known.family == "muon":
+        return muon_optimizer(asked)
+    return optimizer_class(make_groups(asked), **at_base(asked.given))
 
 
 def plain_optimizer(
@@ -95,10 +88,6 @@ def plain_optimizer(
     parameters = tuple(here.get(p.name, p) for p in plan.parameters)
     plain = replace(plan, parameters=parameters, constants=NO_CONSTANTS)
     return optimizer(plain, model, optimizer_class, **settings)
-
-
-#: The arguments of :func:`param_groups` that are not the optimizer's.
-_CALL = ("params", "family", "decay", "embedding_lr", "adjust", "rest")
 
 
 def param_groups(
@@ -146,27 +135,22 @@ def param_groups(
         UsageError: the call is wrong: an unknown class, setting or parameter.
         PlanError: the plan does not fit the model.
     """
-    known = known_class(optimizer_class, family)
-    choices = Choices(decay, embedding_lr, adjust)
-    values = zip(SCALED, (lr, weight_decay, eps), strict=False)
-    given = {**{key: value for key, value in values if value is not None}, **settings}
-    _check(plan, known.family, choices, rest)
-    if known.family != "muon":
-        return make_groups(plan, model, optimizer_class, known, choices, given, params)
-    matrices, others = muon_groups(
-        plan, model, optimizer_class, known, choices, given, params, rest or {}
+    asked = request(
+        plan,
+        model,
+        optimizer_class,
+        family=family,
+        params=params,
+        decay=decay,
+        embedding_lr=embedding_lr,
+        adjust=adjust,
+        rest=rest,
+        lr=lr,
+        weight_decay=weight_decay,
+        eps=eps,
+        **settings,
     )
+    if asked.known.family != "muon":
+        return make_groups(asked)
+    matrices, others = muon_groups(asked)
     return [*matrices, *others]
-
-
-def _check(plan: Plan, family: str, choices: Choices, rest: Mapping[str, Any] | None) -> None:
-    """Refuse choices that would do nothing, or nothing that is known to be right."""
-    if choices.decay == "sqrt" and family not in ("adam", "sign"):
-        raise UsageError(
-            'decay="sqrt" is a rule for AdamW and its like.', fix='Use decay="independent".'
-        )
-    if choices.embedding_lr != "constant" and not any(p.is_embedding for p in plan.parameters):
-        raise UsageError("The plan knows no weight that reads the data.", fix="Make it again.")
-    for name, value in (("adjust", choices.adjust), ("rest", rest)):
-        if value is not None and family != "muon":
-            raise UsageError(f"{name} is for Muon only.", fix=f"Leave out {name}.")

@@ -4,96 +4,69 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from automup.errors import UsageError
 from automup.optim.matching import facts_of, tensor_of, user_groups
+from automup.optim.request import Request
 from automup.optim.settings import defaults_of, scaled_value, values_of
-from automup.optimizers import ADJUSTMENTS, Adjustment, Known
-from automup.plan import Parameter, Plan
-from automup.rules import DECAYS, EMBEDDING_LRS, Multipliers
+from automup.optimizers import Known
+from automup.plan import Parameter
+from automup.rules import Multipliers
 from automup.watch import ORIGIN, watch
 
 
-@dataclass(frozen=True)
-class Choices:
-    """What the caller chose where opinions differ, and of Muon's own factor."""
-
-    decay: str = "independent"
-    embedding_lr: str = "constant"
-    adjust: str | Adjustment | None = None
-
-    def __post_init__(self) -> None:
-        check("decay", self.decay, DECAYS)
-        check("embedding_lr", self.embedding_lr, EMBEDDING_LRS)
-        if not callable(self.adjust) and self.adjust is not None:
-            check("adjustment", self.adjust, ADJUSTMENTS)
-
-
-def check(what: str, name: str, known: Iterable[str]) -> None:
-    """UsageError unless a name is known."""
-    if name not in known:
-        raise UsageError(f"There is no {what} {name!r}.", fix=f"Known: {', '.join(known)}.")
-
-
 def make_groups(
-    plan: Plan,
-    model: nn.Module,
-    optimizer_class: Any,
-    known: Known,
-    choices: Choices,
-    given: Mapping[str, Any],
-    params: Iterable[Any] | None,
-    takes: Callable[[Parameter], bool] = lambda p: True,
+    asked: Request, takes: Callable[[Parameter], bool] = lambda p: True
 ) -> list[dict[str, Any]]:
-    """The groups of one optimizer.
+    """The groups of one optimizer, as :func:`automup.optim.param_groups` gives them.
 
     Args:
-        plan, model, optimizer_class, params: as of :func:`automup.optim.param_groups`.
-        known: what is known of the class.
-        choices: the caller's.
-        given: the settings that the caller gave, at the base.
+        asked: what the caller asks for.
         takes: which parameters the optimizer gets; a group of which it gets none is left out.
+
+    Raises:
+        UsageError: a parameter that is not the model's, or a setting that has no rule.
+        PlanError: the plan does not fit the model.
     """
+    known, given = asked.known, asked.given
     shown = [key for key in given if key not in known.settings]
-    defaults = {**defaults_of(optimizer_class, shown), **known.settings}
-    facts = facts_of(plan, model)
+    defaults = {**defaults_of(asked.optimizer_class, shown), **known.settings}
+    facts = facts_of(asked.plan, asked.model)
     watch()
     groups = []
-    for number, own in enumerate(user_groups(model, params, facts)):
+    for number, own in enumerate(user_groups(asked.model, asked.params, facts)):
         items = [x for x in own["params"] if takes(facts[id(tensor_of(x))])]
         if own["params"] and not items:
             continue
         settings = {**defaults, **given, **own}
         here = known.at(settings)
-        factors = partial(_factors, plan, here, choices, settings)
-
+        factors = partial(_factors, asked, here, settings)
         values = values_of(settings, here)
         split = list(_split(items, values, lambda t: factors(facts[id(t)]), here))  # noqa: B023
-        name = getattr(optimizer_class, "__name__", "")
+        name = getattr(asked.optimizer_class, "__name__", "")
         origin = {ORIGIN: f"{name} {number}"} if len(split) > 1 else {}
         groups += [{**given, **own, **group, **origin} for group in split]
-    _warn(optimizer_class, known, groups, defaults, choices)
+    _warn(asked, [{**defaults, **group} for group in groups if group["lr_mult"] != 1])
     return groups
 
 
 def _factors(
-    plan: Plan, known: Known, choices: Choices, settings: Mapping[str, Any], fact: Parameter
+    asked: Request, known: Known, settings: Mapping[str, Any], fact: Parameter
 ) -> Multipliers:
     """The factors of one parameter, in a group with these settings."""
     family = known.family_of(fact)
     if family in ("sgd", "adadelta", "adafactor"):
         _refuse_parts(fact)
-    return plan.factors(
+    return asked.plan.factors(
         fact,
         family,
-        decay=choices.decay,
-        embedding_lr=choices.embedding_lr,
-        applied=known.applied(fact, choices.adjust or settings.get("adjust_lr_fn")),
+        decay=asked.decay,
+        embedding_lr=asked.embedding_lr,
+        applied=known.applied(fact, asked.adjust or settings.get("adjust_lr_fn")),
         l2=known.is_l2(settings),
     )
 
@@ -133,28 +106,22 @@ def _split(
         yield {"params": members, **scaled}
 
 
-def _warn(
-    make: Any,
-    known: Known,
-    groups: list[dict[str, Any]],
-    defaults: Mapping[str, Any],
-    choices: Choices,
-) -> None:
-    """What of the optimizer no factor can hold across widths."""
-    moved = [{**defaults, **g} for g in groups if g["lr_mult"] != 1]
-    name = getattr(make, "__qualname__", make)
-    if choices.decay == "independent" and any(
-        known.is_l2(g) and g.get("weight_decay", 0) != 0 for g in moved
+def _warn(asked: Request, moved: list[dict[str, Any]]) -> None:
+    """What of the optimizer no factor can hold across widths; ``moved``: groups whose lr moves."""
+    known = asked.known
+    name = getattr(asked.optimizer_class, "__qualname__", asked.optimizer_class)
+    if asked.decay == "independent" and any(
+        known.is_l2(group) and group.get("weight_decay", 0) != 0 for group in moved
     ):
         warnings.warn(
             f"{name}'s weight_decay is an L2 term inside the normalised gradient, so "
             'decay="independent" cannot hold exactly across widths. Use torch.optim.AdamW.',
-            stacklevel=4,
+            stacklevel=5,
         )
     if known.family == "adafactor" and not known.squared_eps and moved:
         lr = max(float(g["lr"]) / g["lr_mult"] for g in moved)
         warnings.warn(
             f"{name} limits every learning rate to 1 / sqrt(step), which bends the ratios between "
             f"weights after {1 / lr**2:.0f} steps at lr={lr:g}.",
-            stacklevel=4,
+            stacklevel=5,
         )

@@ -25,7 +25,12 @@ def check_module(model: Any) -> None:
 
 
 def facts_of(plan: Plan, model: nn.Module) -> dict[int, Parameter]:
-    """The plan's facts by id of the model's parameters, each at its actual shape; or PlanError."""
+    """The plan's facts by id of the model's parameters, each at its actual shape.
+
+    Raises:
+        UsageError: the model is none.
+        PlanError: the plan does not fit it: names, shapes, or which parameters are tied.
+    """
     check_module(model)
     known = {name: p for p in plan.parameters for name in p.names}
     facts: dict[int, Parameter] = {}
@@ -78,7 +83,16 @@ def _at_shape(fact: Parameter, name: str, tensor: Tensor) -> Parameter:
 def user_groups(
     model: nn.Module, params: Iterable[Any] | None, facts: Mapping[int, Parameter]
 ) -> list[dict[str, Any]]:
-    """The user's groups, each of the model's parameters once."""
+    """The user's groups, each of the model's parameters once.
+
+    Args:
+        model: gives its parameters in one group, where ``params`` is None.
+        params: the user's parameters, (name, parameter) pairs or groups.
+        facts: as of :func:`facts_of`.
+
+    Raises:
+        UsageError: they are something else, not the model's, in two groups, or in muP already.
+    """
     given = list(model.parameters()) if params is None else listed(params)
     grouped = given if given and isinstance(given[0], Mapping) else [{"params": given}]
     place: dict[int, int] = {}
@@ -100,6 +114,7 @@ def user_groups(
 
 
 def listed(params: Any) -> list[Any]:
+    """One parameter, or an ordered collection, as a list; UsageError for anything else."""
     if isinstance(params, Tensor):
         return [params]
     if isinstance(params, str | set | frozenset) or not isinstance(params, Iterable):

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
 
 from automup.errors import UsageError
-from automup.optim.groups import Choices, make_groups
+from automup.optim.groups import make_groups
 from automup.optim.matching import listed
-from automup.optim.settings import defaults_of, times
+from automup.optim.request import Request
+from automup.optim.settings import at_base, defaults_of
 from automup.optim.several import Several
 from automup.optimizers import Known, known_class
-from automup.plan import Plan
 
 #: What the Adam of MuonWithAuxAdam uses where a group does not say.
 AUXILIARY = {"lr": 3e-4, "betas": (0.9, 0.95), "eps": 1e-10, "weight_decay": 0.0}
@@ -22,44 +22,32 @@ AUXILIARY = {"lr": 3e-4, "betas": (0.9, 0.95), "eps": 1e-10, "weight_decay": 0.0
 Groups = list[dict[str, Any]]
 
 
-def muon_groups(
-    plan: Plan,
-    model: nn.Module,
-    optimizer_class: Any,
-    known: Known,
-    choices: Choices,
-    given: Mapping[str, Any],
-    params: Iterable[Any] | None,
-    rest: Mapping[str, Any],
-) -> tuple[Groups, Groups]:
-    """The groups of the hidden matrices, and those of the rest, for Adam.
-
-    Each carries ``use_muon`` too. ``rest`` holds Adam's settings at the base.
+def muon_groups(asked: Request) -> tuple[Groups, Groups]:
+    """The groups of the hidden matrices, and those of the rest, for Adam; each has ``use_muon``.
 
     Raises:
         UsageError: there is no matrix for Muon; or a group of the user's has an ``lr``, which would
-            be one for two optimizers.
+            be one for two optimizers. And what :func:`automup.optim.groups.make_groups` raises.
     """
-    own = _twice(params)
-    asked = {**known.settings, **given}
-    matrices = make_groups(
-        plan, model, optimizer_class, known, choices, asked, own, lambda p: _is_muons(known, p)
-    )
+    known = asked.known
+    own = _twice(asked.params)
+    hidden = replace(asked, given={**known.settings, **asked.given}, params=own)
+    matrices = make_groups(hidden, lambda p: _is_muons(known, p))
     if not any(group["params"] for group in matrices):
         raise UsageError(
             "The model has no hidden matrix that this optimizer could take.",
             fix="Use torch.optim.AdamW.",
         )
-    others = make_groups(
-        plan,
-        model,
-        torch.optim.AdamW,
-        known_class(torch.optim.AdamW),
-        Choices(choices.decay, choices.embedding_lr),
-        rest_settings(optimizer_class, known, choices, given, rest),
-        own,
-        lambda p: not _is_muons(known, p),
+    remaining = replace(
+        asked,
+        optimizer_class=torch.optim.AdamW,
+        known=known_class(torch.optim.AdamW),
+        given=_rest_settings(asked),
+        params=own,
+        adjust=None,
+        rest=None,
     )
+    others = make_groups(remaining, lambda p: not _is_muons(known, p))
     return (
         [{**group, "use_muon": True} for group in matrices],
         [{**group, "use_muon": False} for group in others],
@@ -87,54 +75,41 @@ def _twice(params: Iterable[Any] | None) -> list[Any] | None:
     ]
 
 
-def rest_settings(
-    optimizer_class: Any,
-    known: Known,
-    choices: Choices,
-    given: Mapping[str, Any],
-    rest: Mapping[str, Any],
-) -> dict[str, Any]:
+def _rest_settings(asked: Request) -> dict[str, Any]:
     """The settings of the Adam that trains the rest, as far as they are not its own defaults.
 
     Where Muon's updates are as large as AdamW's, one learning rate is meant for both
     (arXiv:2502.16982).
     """
-    if known.auxiliary:
+    rest = asked.rest or {}
+    if asked.known.auxiliary:
         return {**AUXILIARY, **rest}
-    defaults = {**defaults_of(optimizer_class, given), **given}
-    adjust = choices.adjust or defaults.get("adjust_lr_fn")
+    defaults = {**defaults_of(asked.optimizer_class, asked.given), **asked.given}
+    adjust = asked.adjust or defaults.get("adjust_lr_fn")
     if adjust == "match_rms_adamw" and "lr" not in rest:
         return {"lr": defaults["lr"], **rest}
     return dict(rest)
 
 
-def muon_optimizer(
-    optimizer_class: Any,
-    known: Known,
-    matrices: Groups,
-    others: Groups,
-    given: Mapping[str, Any],
-    rest: Mapping[str, Any],
-) -> torch.optim.Optimizer:
-    """One optimizer over both: the class itself where it has an Adam, else :class:`Several`."""
-    if known.auxiliary:
-        return _with_its_own_adam(optimizer_class, matrices, others, given)
+def muon_optimizer(asked: Request) -> torch.optim.Optimizer:
+    """One optimizer over both: the class itself where it has an Adam, else :class:`Several`.
+
+    Raises:
+        UsageError, PlanError: as :func:`muon_groups`.
+    """
+    matrices, others = muon_groups(asked)
+    if asked.known.auxiliary:
+        return _with_its_own_adam(asked.optimizer_class, [*matrices, *others])
     for group in (*matrices, *others):
         del group["use_muon"]
-    muon: torch.optim.Optimizer = optimizer_class(
-        matrices, **{key: times(value, 1.0) for key, value in given.items()}
-    )
+    muon: torch.optim.Optimizer = asked.optimizer_class(matrices, **at_base(asked.given))
     if not others:
         return muon
-    settings = {key: times(value, 1.0) for key, value in rest.items()}
-    return Several(muon, torch.optim.AdamW(others, **settings))
+    return Several(muon, torch.optim.AdamW(others, **at_base(_rest_settings(asked))))
 
 
-def _with_its_own_adam(
-    optimizer_class: Any, matrices: Groups, others: Groups, given: Mapping[str, Any]
-) -> torch.optim.Optimizer:
+def _with_its_own_adam(optimizer_class: Any, groups: Groups) -> torch.optim.Optimizer:
     """MuonWithAuxAdam checks that a group has its own keys and no others, so ours come after."""
-    groups = (*matrices, *others)
     extra = [{k: g[k] for k in g if k not in _keys(g)} for g in groups]
     made: torch.optim.Optimizer = optimizer_class(
         [{k: g[k] for k in g if k in _keys(g)} for g in groups]

@@ -87,3 +87,8 @@ def times(value: Any, factor: float) -> Any:
     if factor != 1:
         return value * factor
     return value.clone() if isinstance(value, Tensor) else value
+
+
+def at_base(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as the caller gave them, with tensors of their own."""
+    return {key: times(value, 1.0) for key, value in settings.items()}
