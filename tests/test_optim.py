@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from automup.errors import PlanError, UsageError
+from automup.facts import Parameter
 from automup.optim import OPTIMIZERS, family_of, optimizer, optimizer_class_of, param_groups
 from automup.optimizers import known_class
-from automup.plan import Parameter, Plan
+from automup.plan import Plan
 from automup.rules import Multipliers
 
 BASE = 8

@@ -15,7 +15,7 @@ import automup
 from automup import Fans, Role
 from automup.analysis.ops import custom, registry
 from automup.errors import AutomupError
-from automup.plan import Unresolved
+from automup.facts import Unresolved
 from automup.refusals import described, refusal
 from models_small import model
 

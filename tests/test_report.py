@@ -23,8 +23,9 @@ from torch import nn
 
 from automup import optim, report
 from automup.errors import UsageError
+from automup.facts import Parameter, Site, Span, Unresolved
 from automup.optimizers import NAMED
-from automup.plan import Parameter, Plan, Site, Span, Unresolved
+from automup.plan import Plan
 
 Shape = tuple[int, ...]
 

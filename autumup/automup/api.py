@@ -17,11 +17,12 @@ from automup.apply import Change, check_fresh, check_plain, multiply, rescale_in
 from automup.capture.given_inputs import as_maker
 from automup.constants import NO_CONSTANTS, Constants
 from automup.errors import RewriteError, UnresolvedError, UsageError
+from automup.facts import Unresolved
 from automup.forms import check_form
 from automup.initialise import initialise
 from automup.optim import check_module
 from automup.overrides import Fans, Overrides, matches
-from automup.plan import Plan, Unresolved
+from automup.plan import Plan
 from automup.planning import make_plan
 from automup.queries import tuned
 from automup.realise import Realisation, realise
@@ -193,9 +194,7 @@ class Mup:
                 constructor draws them.
         """
         check_module(model)
-        target = (
-            target_of(self.base, (), knobs) if knobs else knobs_of_model(self._study.models, model)
-        )
+        target = self._target_of(model, knobs)
         check_shapes(self._study.models, model, target)
         models, changes = self._study.models, self._changes(target)
         changed = target != self.base or self.constants.changed
@@ -241,9 +240,7 @@ class Mup:
             raise UsageError("leave is one text.", fix='Pass several: leave=["head.*"].')
         if seed is not None and not hasattr(seed, "__index__"):
             raise UsageError(f"seed is {seed!r}.", fix="Pass a whole number.")
-        target = (
-            target_of(self.base, (), knobs) if knobs else knobs_of_model(self._study.models, model)
-        )
+        target = self._target_of(model, knobs)
         plan = self.plan(**target)
         names = [name for name, _ in (*model.named_parameters(), *model.named_buffers())]
         for pattern in leave:

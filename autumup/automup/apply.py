@@ -19,8 +19,9 @@ from automup.capture.laws import contradicts
 from automup.compiling import Guard
 from automup.edits import Edit
 from automup.errors import PlanError, UsageError
+from automup.facts import Parameter
 from automup.multihead import scale_logits, scale_projected_query, without_nested_tensors
-from automup.plan import Parameter, Plan
+from automup.plan import Plan
 from automup.reach import Path
 from automup.recompile import Patch, Scaling, apply_patch, digest_of_file
 

@@ -19,7 +19,7 @@ from automup.capture.source import Frame
 from automup.compiling import Guard, refuse
 from automup.edits import Edit
 from automup.errors import RewriteError
-from automup.plan import Span
+from automup.facts import Span
 from automup.reach import Path, find_member, find_paths, name_of_called
 from automup.recompile import read_source
 from automup.rewrite import Unrun, find_unrun, function_at

@@ -6,7 +6,7 @@ import ast
 from dataclasses import dataclass
 
 from automup.errors import RewriteError
-from automup.plan import Span
+from automup.facts import Span
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ from automup.capture.init_laws import Law
 from automup.capture.laws import MEASURABLE, contradicts
 from automup.capture.meta import SHADOW_LIMIT
 from automup.errors import PlanError, UnresolvedError, UsageError
+from automup.facts import Parameter
 from automup.models import Knobs, Models
-from automup.plan import Parameter, Plan
+from automup.plan import Plan
 
 BLOCK = 1 << 20
 """Entries that are drawn at once, or one row of a tensor whose rows are longer."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from automup.errors import UsageError
-from automup.plan import Parameter
+from automup.facts import Parameter
 from automup.rules import FAMILIES, Role
 
 Adjustment = Callable[[Sequence[int]], float]

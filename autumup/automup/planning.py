@@ -14,8 +14,9 @@ from automup.analysis.weights import WeightSummary
 from automup.capture.laws import infer_law
 from automup.capture.trace import WeightFact
 from automup.errors import UnresolvedError
+from automup.facts import Parameter, Part, Site, ratios
 from automup.models import Knobs
-from automup.plan import Parameter, Part, Plan, Site, ratios
+from automup.plan import Plan
 from automup.rules import Ratios, init_multiplier, role_of
 from automup.study import Study
 

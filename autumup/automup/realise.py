@@ -21,9 +21,9 @@ from automup.capture.graph import Node
 from automup.capture.raised import describe
 from automup.constants import Constants
 from automup.errors import RewriteError, UnresolvedError
+from automup.facts import Span
 from automup.live_forms import Form, forms_for, no_place
 from automup.models import Knobs
-from automup.plan import Span
 from automup.reach import Path
 from automup.study import Study
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from automup.errors import UnresolvedError
+from automup.facts import Unresolved
 from automup.overrides import general_name, matches
-from automup.plan import Unresolved
 
 MOST = 5
 """How many different items one message names."""

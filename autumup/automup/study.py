@@ -24,9 +24,9 @@ from automup.capture.load import ModelSource
 from automup.capture.values import said
 from automup.capture.variants import Exploration
 from automup.errors import AutomupError, CaptureError, InputError, KnobError
+from automup.facts import Unresolved
 from automup.models import Knobs, Models, key_of
 from automup.overrides import Overrides
-from automup.plan import Unresolved
 from automup.queries import find_queries
 from automup.refusals import refusal
 from automup.variations import Variations

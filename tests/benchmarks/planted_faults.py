@@ -44,7 +44,8 @@ from automup.check.synthetic import Synthetic
 from automup.cli.models import open_model
 from automup.convert import convert
 from automup.edits import Factor
-from automup.plan import Parameter, Plan
+from automup.facts import Parameter
+from automup.plan import Plan
 from automup.planning import make_plan
 from automup.rules import Role
 from automup.study import Study

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from automup.edits import Edit, Factor
-from automup.plan import Span
+from automup.facts import Span
 
 HEAD = Factor("k.size(-1)", 32, -0.5)
 WIDTH = Factor("x.size(-1)", 256, -1.0)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
-from automup.plan import Parameter, SizeLaw
+from automup.facts import Parameter, SizeLaw
 from automup.rewrite import convert_source
 from automup.rules import Ratios, init_multiplier, role_of
 

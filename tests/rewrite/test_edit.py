@@ -12,7 +12,7 @@ from helpers import HEAD, WIDTH, edit_of, span_of
 
 from automup.edits import Edit, Factor
 from automup.errors import RewriteError
-from automup.plan import Span
+from automup.facts import Span
 from automup.rewrite import edit_sites
 
 

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from automup.edits import Edit, Factor
 from automup.errors import RewriteError
-from automup.plan import Span
+from automup.facts import Span
 from automup.rewrite import edit_sites
 from conftest import EXAMPLES, ROOT
 

@@ -14,7 +14,7 @@ import torch
 from helpers import WIDTH, edit_of
 
 from automup.errors import RewriteError
-from automup.plan import SizeLaw
+from automup.facts import SizeLaw
 from automup.rules import Ratios, multipliers
 from models import (
     GPT,

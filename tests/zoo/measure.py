@@ -20,7 +20,8 @@ from automup.capture.given_inputs import as_maker
 from automup.capture.load import ModelSource, load_model, load_text
 from automup.convert import convert
 from automup.errors import AutomupError
-from automup.plan import Parameter, Plan
+from automup.facts import Parameter
+from automup.plan import Plan
 from automup.study import study_source
 from zoo import movement
 from zoo.entry import Entry

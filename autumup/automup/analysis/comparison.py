@@ -9,7 +9,7 @@ from automup.analysis.open_ends import open_ends, place_of_use
 from automup.analysis.sites import Analysis, Correction
 from automup.analysis.weights import WeightSummary
 from automup.capture.source import Frame
-from automup.plan import Span, Unresolved
+from automup.facts import Span, Unresolved
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from automup.analysis.ops.registry import USERS, arguments
 from automup.analysis.sites import Analysis
 from automup.analysis.weights import WeightSummary
 from automup.capture.graph import Node
+from automup.facts import Unresolved
 from automup.overrides import growing_dims, is_square, suggestion
-from automup.plan import Unresolved
 
 _ANOTHER_RULE = "Register the rule that it follows, with replace=True."
 _LAYER = "layer"

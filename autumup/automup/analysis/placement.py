@@ -17,7 +17,7 @@ from automup.analysis.sites import Correction
 from automup.capture.source import Frame
 from automup.edits import Edit, Factor
 from automup.errors import RewriteError
-from automup.plan import Span
+from automup.facts import Span
 
 
 def edit_for(correction: Correction, depth: int, owners: Sequence[nn.Module | None]) -> Edit:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from automup.analysis.comparison import Comparison, Spot, same_cuts
 from automup.analysis.open_ends import place_of_use
 from automup.analysis.weights import WeightSummary
-from automup.plan import Span, Unresolved
+from automup.facts import Span, Unresolved
 
 COINCIDENCE = "Choose a base whose sizes do not coincide with a fixed size of the model."
 

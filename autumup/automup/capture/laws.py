@@ -11,7 +11,7 @@ from torch import nn
 
 from automup.capture.init_laws import Law
 from automup.capture.trace import WeightFact
-from automup.plan import SizeLaw
+from automup.facts import SizeLaw
 
 MEASURABLE = 1 << 24  # parameters; a larger model is not built for a check
 ENOUGH = 512  # entries, so that an exponent between two widths is known to about 0.1

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from automup.plan import Span
+from automup.facts import Span
 
 _LIBRARIES = (
     os.path.dirname(torch.__file__) + os.sep,

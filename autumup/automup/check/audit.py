@@ -17,7 +17,8 @@ from dataclasses import dataclass, replace
 from automup.check.fit import slope
 from automup.check.result import Finding
 from automup.check.training import Run, Weight
-from automup.plan import Parameter, Plan, ratios
+from automup.facts import Parameter, ratios
+from automup.plan import Plan
 from automup.rules import FAMILIES, Multipliers, Ratios, Role, init_multiplier, multipliers
 
 EXACT = 1e-3

@@ -10,11 +10,11 @@ from typing import Any
 from torch import Tensor
 
 from automup.errors import UsageError
+from automup.facts import Parameter
 from automup.optim.matching import facts_of, tensor_of, user_groups
 from automup.optim.request import Request
 from automup.optim.settings import defaults_of, scaled_value, values_of
 from automup.optimizers import Known
-from automup.plan import Parameter
 from automup.rules import Multipliers
 from automup.watch import ORIGIN, watch
 

@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from automup.errors import PlanError, UsageError
-from automup.plan import Parameter, Plan
+from automup.facts import Parameter
+from automup.plan import Plan
 
 #: Path segments that torch's wrappers (DDP, torch.compile, FSDP1) put into parameter names.
 WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module")

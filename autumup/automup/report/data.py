@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+from automup.facts import Parameter
 from automup.optimizers import Known, named
-from automup.plan import Parameter, Plan
+from automup.plan import Plan
 from automup.refusals import reason_of
 from automup.rules import role_of
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, TypeVar
 
-from automup.plan import Plan, Site
+from automup.facts import Site
+from automup.plan import Plan
 from automup.refusals import grouped
 from automup.report.data import as_dict
 

@@ -15,7 +15,7 @@ from libcst.metadata import CodeRange, MetadataWrapper, PositionProvider
 
 from automup.edits import Edit, Factor
 from automup.errors import RewriteError
-from automup.plan import Span
+from automup.facts import Span
 from automup.rewrite.forms import FORMS, Context, Node, whole
 from automup.rewrite.imports import ensure_import, read_imports
 from automup.rewrite.syntax import holds_product, is_target, parenthesised

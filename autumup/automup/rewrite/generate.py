@@ -12,7 +12,7 @@ from libcst import matchers as m
 
 from automup.edits import Edit, Multiplier
 from automup.errors import RewriteError
-from automup.plan import Parameter
+from automup.facts import Parameter
 from automup.rewrite import attention
 from automup.rewrite.block import NAMES, block_code
 from automup.rewrite.constructor import add_call

@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from automup.constants import NO_CONSTANTS, Constants
 from automup.errors import RewriteError
-from automup.plan import Parameter, SizeLaw, ratios
+from automup.facts import Parameter, SizeLaw, ratios
 from automup.rules import init_multiplier
 
 WIDEST = 88  # characters of a row on one line

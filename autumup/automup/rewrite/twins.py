@@ -16,7 +16,7 @@ from functools import cached_property
 import libcst as cst
 
 from automup.edits import Edit
-from automup.plan import Span
+from automup.facts import Span
 from automup.rewrite.alike import Twin, match_twin
 from automup.rewrite.attention import TORCHS
 from automup.rewrite.construction import only_in_constructors
