@@ -8,6 +8,8 @@ import functools
 import io
 import pickle
 import sys
+from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
@@ -21,6 +23,7 @@ from automup.capture.load import ModelSource, load_model
 from automup.constants import Constants
 from automup.convert import convert
 from automup.errors import RewriteError, UnresolvedError, UsageError
+from automup.rules import DECAYS, EMBEDDING_LRS
 from automup.study import study_source
 from cases import Case
 from conversions import (
@@ -30,11 +33,13 @@ from conversions import (
     assert_nothing_left,
     assert_ruff_passes,
     assert_same,
+    assert_same_settings,
     assert_well_written,
     converted,
     folder_of_files,
     one,
 )
+from conversions import settings as settings_of
 
 folder = pytest.fixture(autouse=True, scope="module")(folder_of_files)
 
@@ -104,8 +109,11 @@ def losses(case: Case, model: nn.Module, optimizer: torch.optim.Optimizer) -> to
     return torch.stack(found)
 
 
-def assert_trains_as_the_live_model(case: Case, file: File, family: str, width: int) -> None:
+def assert_trains_as_the_live_model(
+    case: Case, file: File, family: str, width: int, **choices: str
+) -> None:
     make, settings = OPTIMIZERS[file.form][family]
+    settings = {**settings, **choices}
     pair, mu = converted(file), live(file)
     knobs = {name: width * value for name, value in file.base}
     mu(**knobs)  # traced in the default precision
@@ -280,6 +288,82 @@ def test_a_tuned_model_can_be_tuned_again_in_its_table() -> None:
 def test_a_constant_without_a_place_is_refused() -> None:
     with pytest.raises(UsageError, match="attention_mult"):
         converted(in_form(cases.MLP, "default", attention_mult=2.0))
+
+
+# --- where opinions differ ------------------------------------------------------------------------
+
+CHOICES = [
+    {"decay": decay, "embedding_lr": rate} for decay in DECAYS for rate in EMBEDDING_LRS
+]  # fmt: skip
+
+
+def settings_or_refusal(
+    make: Callable[..., torch.optim.Optimizer], model: nn.Module
+) -> dict[str, tuple[float, ...]]:
+    try:
+        return settings_of(make(), model)
+    except (UsageError, ValueError):
+        return {}
+
+
+@pytest.mark.filterwarnings("ignore:.*L2 term")
+@pytest.mark.parametrize("tuned", [False, True], ids=["", "tuned"])
+@pytest.mark.parametrize("form", ["default", *FORMS])
+@pytest.mark.parametrize("case", [cases.MLP, cases.RESNET, cases.GPT], ids=str)
+def test_choices_are_those_of_the_live_model(case: Case, form: str, tuned: bool) -> None:
+    """Each parameter's settings, for every optimizer and choice; what one refuses both refuse."""
+    file = in_form(case, form, **(CONSTANTS[case] if tuned else {}))
+    pair, mu, refused = converted(file), live(file), set()
+    for width in (1, 2, 4):
+        knobs = {name: width * value for name, value in file.base}
+        theirs, ours = mu(**knobs), pair.build("convert", knobs)
+        for (family, (make, given)), choices in product(OPTIMIZERS[form].items(), CHOICES):
+            expected = settings_or_refusal(
+                lambda: mu.optimizer(theirs, make, **given, **choices),  # noqa: B023
+                theirs,
+            )
+            found = settings_or_refusal(
+                lambda: pair.made.module.mup_optimizer(ours, optimizer=make, **given, **choices),  # noqa: B023
+                ours,
+            )
+            assert_same_settings(found, expected)
+            refused |= set() if found else {(family, *choices.values())}
+    uniform = form in ("uniform-lr", "uniform-lr-sgd")
+    assert refused == {
+        (family, decay, rate)
+        for family, decay, rate in product(OPTIMIZERS[form], DECAYS, EMBEDDING_LRS)
+        if (decay == "sqrt" and family in ("sgd", "adadelta")) or (uniform and rate == "sqrt")
+    }
+
+
+@pytest.mark.parametrize("choices", CHOICES[1:], ids=lambda choices: " ".join(choices.values()))
+@pytest.mark.parametrize("case", [cases.MLP, cases.GPT], ids=str)
+def test_choices_train_as_in_the_live_model(case: Case, choices: dict[str, str]) -> None:
+    file = in_form(case, "default", **CONSTANTS[case])
+    assert_trains_as_the_live_model(case, file, "adamw", 4, **choices)
+    if choices["decay"] == "coupled":
+        file = in_form(case, "table8")
+        assert_trains_as_the_live_model(case, file, "sgd", 4, **choices)
+
+
+@pytest.mark.parametrize(
+    ("choices", "text"),
+    [
+        ({"decay": "none"}, r"decay must be one of \['independent', 'coupled', 'sqrt'\] for adam"),
+        ({"decay": "sqrt", "optimizer": torch.optim.SGD}, r"'coupled'\] for sgd, not 'sqrt'"),
+        ({"embedding_lr": "cube"}, "embedding_lr must be constant or sqrt, not 'cube'"),
+    ],
+)
+def test_choices_that_there_are_not(choices: dict[str, Any], text: str) -> None:
+    pair = converted(in_form(cases.MLP, "default"))
+    with pytest.raises(ValueError, match=text):
+        pair.made.module.mup_optimizer(pair.build("convert", {"width": 64}), 0.1, **choices)
+
+
+def test_a_file_whose_data_is_as_wide_as_the_model_has_no_choice_of_its_rate() -> None:
+    text = SMALL.replace("nn.Linear(8, width)", "nn.Linear(width, width)")
+    text = text.replace("self.body(x)", "self.body(x.mean(-1, keepdim=True) * self.norm.weight)")
+    assert "embedding_lr" not in convert_text(text, "no_embedding.py").text
 
 
 # --- what a user does with the model --------------------------------------------------------------

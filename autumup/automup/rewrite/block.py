@@ -18,6 +18,7 @@ NAMES = (
     "MUP_SITES",
     "MUP_BASE",
     "MUP_FAMILIES",
+    "MUP_DECAYS",
     "MUP_REDRAWN",
     "mup_init_",
     "mup_param_groups",
@@ -44,6 +45,9 @@ _HEADER = """\
 """
 _HEADER_FIXED = """\
 # MUP_FIXED holds what else was given to make the model at the base.
+"""
+_HEADER_READS = """\
+#   layer    "input" for a weight that reads the data
 """
 _HEADER_PARTS = """\
 #   parts    [(base size, whether it grows), ...] of the rows of a fused weight, in order
@@ -218,6 +222,8 @@ def block_code(
     heads = any(row.head_dim for row in rows.values())
     joined = any(law.joined for row in rows.values() for law in row.init or ())
     header += attention.HEADER if heads else ""
+    reads = any(row.layer == "input" for row in rows.values())
+    header += _HEADER_READS if reads and not exchanged.tuned else ""
     header = header.replace("# MUP_SITES", f"{_HEADER_FIXED if fixed else ''}# MUP_SITES")
     header += _HEADER_INIT if any(row.init != () for row in rows.values()) else ""
     header += (_HEADER_JOINED if joined else "") + exchanged.header()
@@ -237,7 +243,7 @@ def block_code(
     if heads or attends:
         constant = exchanged.of_site("attention")
         functions.append(attention.attention_code(heads, subclasses, constant))
-    functions.append(groups_code(cut=cut, exchanged=exchanged))
+    functions.append(groups_code(cut=cut, reads=reads, exchanged=exchanged))
     return _in_style("\n\n".join([header + table, *functions]), modules, indent, newline)
 
 

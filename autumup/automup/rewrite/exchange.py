@@ -154,15 +154,6 @@ class Exchange:
         queries = _SCALE_QUERIES if self._queries else ""
         return {"{unknown}": "", "{laws}": "laws or []", "{factor}": factor, "{queries}": queries}
 
-    def rates(self) -> str:
-        """Of ``mup_param_groups``: the factors of lr, weight decay and eps, and a group's key."""
-        if not self:
-            return _PLAIN_RATES
-        rate = "_mup_constants(row)[1] * " if self.tuned else ""
-        family = UNIFORM.get(self.form)
-        promise = _ONE_RATE.replace("{known}", family) if family else ""
-        return _RATES.format(rate=rate, promise=promise)
-
 
 NO_EXCHANGE = Exchange()
 
@@ -261,24 +252,4 @@ _SCALE_QUERIES = """\
 _LEAVE = """\
         if laws is None:
             continue
-"""
-_PLAIN_RATES = """\
-            lr_mult = r_out**degree / r_in
-            eps_mult = 1.0 / r_out**power if "eps" in own else 1.0
-            key = (index, lr_mult, eps_mult)
-"""
-_RATES = """\
-            gain = _mup_gain(row, p.shape)
-            lr_mult = {rate}r_out**degree / r_in * gain ** (1 + degree)
-            decay_mult = 1.0 / lr_mult / (gain ** (1 - degree) if l2 else 1.0)
-            eps_mult = 1.0 / (r_out * gain) ** power if "eps" in own else 1.0
-{promise}            key = (index, lr_mult, decay_mult, eps_mult)
-"""
-_ONE_RATE = """\
-            if abs(lr_mult - 1.0) > 1e-9:
-                raise ValueError(
-                    f"in the form {MUP_FORM} one lr is for all with optimizers of the "
-                    f"{known} family, not of {family!r}"
-                )
-            lr_mult = 1.0
 """

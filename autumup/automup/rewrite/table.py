@@ -29,8 +29,9 @@ class Row:
     ``fan_in`` and ``fan_out`` pair infinite dimensions with their base sizes; ``init`` is the law
     that the constructor follows, None where the init is to be left alone. ``parts`` are the pieces
     of a fused weight's rows: their base sizes, and whether they grow. ``head_dim`` is the size of a
-    head at the base where the weight is the output projection of torch's own attention. ``layer``,
-    ``drawn`` and ``query`` say which constants are the parameter's, where there are any.
+    head at the base where the weight is the output projection of torch's own attention. ``layer``
+    is "input" for a matrix that reads the data; it, ``drawn`` and ``query`` say which constants are
+    the parameter's, where there are any.
     """
 
     fan_in: Dims
@@ -95,7 +96,10 @@ def table(
         RewriteError: if the factor that the plan gives a parameter's init has no formula.
     """
     shapes = {name: p.shape for p in parameters for name in p.names}
-    rows = {p.name: replace(_row(p, shapes), head_dim=head_dims.get(p.name, 0)) for p in parameters}
+    rows = {}
+    for p in parameters:
+        layer = p.layer if p.is_embedding and p.fan_out_dims else ""
+        rows[p.name] = replace(_row(p, shapes), head_dim=head_dims.get(p.name, 0), layer=layer)
     for p in parameters if constants.changed else ():
         kept = p.init_std == 0.0 and constants.init(p.role, p.layer) != 1.0
         query = queries.get(p.name, ()) if p.init_std != 0.0 else ()
