@@ -18,7 +18,7 @@ from transfer_cases import TRANSFER, swept
 
 from automup.cli.isolation import COMMAND
 from automup.errors import AutomupError
-from automup.sweep import plots
+from automup.sweep import claims, plots
 from automup.sweep.storage import _Journal
 from automup.sweep.transfer import Transfer
 from conftest import ROOT, Run, contents
@@ -98,13 +98,17 @@ def test_a_storage_that_is_gone_in_between(
     assert run(*SWEEP.split()).status == 0
 
 
-def test_the_last_line_of_a_journal_may_be_torn(run: Run, tmp_path: Path) -> None:
+def test_the_last_line_of_a_journal_may_be_torn(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     files(tmp_path, trained())
     assert run(*SWEEP.split()).status == 0
     journal = tmp_path / "sweep" / "journal.log"
     whole = journal.read_bytes()
     last = whole.rstrip(b"\n").rpartition(b"\n")[0] + b"\n"
     for cut in (1, 10, 40):
+        # the process that wrote it has died, and this one happens to have its number
+        monkeypatch.setattr(claims, "process", lambda pid, cut=cut: f"{pid} {cut}")
         journal.write_bytes(whole[: len(last) + cut])
         result = run(*SWEEP.split())
         assert (result.status, result.err.splitlines()[-1][:10]) == (0, "written to")
