@@ -28,6 +28,7 @@ from automup.planning import make_plan
 from automup.queries import tuned
 from automup.refusals import grouped, refusal
 from automup.rewrite import (
+    Contents,
     Unrun,
     convert_source,
     find_unrun,
@@ -126,23 +127,22 @@ def _text(
     root = _root_class(source, study)
     formed = tuned(study, plan, exchanged.constants).with_form(exchanged.form)
     functions, redrawn = _init_functions(root, study, formed)
-    return convert_source(
-        source.text,
-        filename=source.file,
+    contents = Contents(
         root_class=root.__name__,
         parameters=plan.parameters,
         edits=[*map(exchanged.of_edit, [*written.edits, *twins])],
-        init_functions=functions,
-        redrawn=redrawn,
         knobs=study.base,
         fixed=_given(source, study),
+        init_functions=functions,
+        redrawn=redrawn,
+        factory="" if functions else _factory(source, study, root, formed),
         sites=_multipliers(source, written, twins),
         head_dims={f"{name}.out_proj.weight": n for name, n in written.head_dims.items()},
         attention_classes=written.attention_classes,
-        exchanged=exchanged,
-        factory="" if functions else _factory(source, study, root, formed),
         queries={p.name: p.query for p in formed.parameters if p.query},
+        exchanged=exchanged,
     )
+    return convert_source(source.text, source.file, contents)
 
 
 def _given(source: ModelSource, study: Study) -> dict[str, Any]:

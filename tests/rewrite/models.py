@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from automup.facts import Parameter, SizeLaw
-from automup.rewrite import convert_source
+from automup.rewrite import Contents, convert_source
 from automup.rules import Ratios, init_multiplier, role_of
 
 MLP = '''\
@@ -187,19 +187,11 @@ def converted_gpt(source: str = GPT, **options: Any) -> str:
 
 
 def convert(source: str, root: str, parameters: list[Parameter], **options: Any) -> str:
-    options = {"edits": [], "init_functions": [], **options}
-    edits, functions = options["edits"], options["init_functions"]
-    return _convert(source, root, tuple(parameters), tuple(edits), tuple(functions))
+    lists = {"edits": [], "init_functions": [], **options}
+    return _convert(source, root, tuple(parameters), *map(tuple, lists.values()))
 
 
 @cache
 def _convert(source: str, root: str, parameters: Any, edits: Any, init_functions: Any) -> str:
-    return convert_source(
-        source,
-        filename="dir/model.py",
-        root_class=root,
-        parameters=parameters,
-        edits=edits,
-        init_functions=init_functions,
-        knobs={"n_embd": 8},
-    )
+    facts = Contents(root, parameters, edits, {"n_embd": 8}, init_functions=init_functions)
+    return convert_source(source, "dir/model.py", facts)

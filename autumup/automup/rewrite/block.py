@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from automup.edits import Multiplier
 from automup.rewrite import attention
+from automup.rewrite.contents import Contents
 from automup.rewrite.exchange import Exchange
 from automup.rewrite.groups import groups_code
+from automup.rewrite.listing import entries, in_line, in_lines, quoted
 from automup.rewrite.table import Row, table_code
 
 NAMES = (
@@ -35,7 +36,7 @@ _HEADER = """\
 # Maximal update parametrization (muP, arXiv:2203.03466), written by automup.
 #
 # MUP_KNOBS holds the width knobs at the base, where muP is the standard parametrization.
-# MUP_SITES lists the multipliers in the forward pass: kind, function, and the size, base
+{fixed}# MUP_SITES lists the multipliers in the forward pass: kind, function, and the size, base
 # and exponent of (size / base) ** exponent.
 # MUP_BASE has a row for every parameter: the dimensions of its shape that grow with width
 # and their sizes at the base. A * in a name stands for any layer's number; {} means that
@@ -65,7 +66,6 @@ _HEADER_JOINED = """\
 _REDRAWN = """\
 
 # The weights that a method draws anew and rescales itself, whenever it is called.
-MUP_REDRAWN = [{names}]
 """
 
 _LOOKUP = '''\
@@ -186,79 +186,101 @@ _RESCALE_PARTS = """\
 {queries}"""
 
 
-def block_code(
-    rows: Mapping[str, Row],
-    *,
-    knobs: Mapping[str, Any],
-    fixed: Mapping[str, Any],
-    sites: Sequence[Multiplier],
-    init: bool,
-    redrawn: Sequence[str],
-    attends: bool,
-    subclasses: Sequence[str],
-    exchanged: Exchange,
-    modules: Mapping[str, str],
-    indent: str,
-    newline: str,
-) -> str:
-    """The block's source, in the file's indentation and line endings.
+@dataclass(frozen=True)
+class Block:
+    """The code at the end of a converted file.
 
-    Args:
-        rows: the table.
-        knobs: the width knobs' values at the base.
-        fixed: what else was given to make the model.
-        sites: the multipliers in the forward pass.
+    Attributes:
+        contents: what it says.
+        rows: its table.
         init: whether anything calls ``mup_init_``.
         redrawn: rows of the weights that a method draws anew, if it does not draw all.
-        attends: whether an edit calls torch's attention with a multiplier.
-        subclasses: the file's own classes of torch's attention modules that need one.
-        exchanged: the form and the constants.
+    """
+
+    contents: Contents
+    rows: Mapping[str, Row]
+    init: bool
+    redrawn: Sequence[str]
+
+    @property
+    def exchanged(self) -> Exchange:
+        return self.contents.exchanged
+
+    @property
+    def _cut(self) -> bool:
+        return any(row.parts for row in self.rows.values())
+
+    @property
+    def _joined(self) -> bool:
+        return any(law.joined for row in self.rows.values() for law in row.init or ())
+
+    @property
+    def _reads(self) -> bool:
+        return any(row.layer == "input" for row in self.rows.values())
+
+    def code(self) -> str:
+        """The block's source."""
+        parts = [self._header() + self._tables(), *self._functions()]
+        return "\n\n".join(parts)
+
+    def _header(self) -> str:
+        """Comments on the tables."""
+        optional = {
+            _HEADER_PARTS: self._cut,
+            attention.HEADER: bool(self.contents.head_dims),
+            _HEADER_READS: self._reads and not self.exchanged.tuned,
+            _HEADER_INIT: any(row.init != () for row in self.rows.values()),
+            _HEADER_JOINED: self._joined,
+        }
+        fixed = _HEADER_FIXED if self.contents.fixed else ""
+        said = _HEADER.replace("{fixed}", fixed)
+        return said + "".join(t for t, shown in optional.items() if shown) + self.exchanged.header()
+
+    def _tables(self) -> str:
+        said = self.contents
+        knobs, fixed = (
+            entries({name: repr(value) for name, value in given.items()})
+            for given in (said.knobs, said.fixed)
+        )
+        code = in_line("MUP_KNOBS", knobs) + (in_line("MUP_FIXED", fixed) if fixed else "")
+        code += in_lines("MUP_SITES", [site.code() for site in said.sites], "[]")
+        code += self.exchanged.tables() + table_code(self.rows)
+        if self.redrawn:
+            code += _REDRAWN + in_line("MUP_REDRAWN", map(quoted, self.redrawn), "[]")
+        return code
+
+    def _functions(self) -> Iterator[str]:
+        said, cut = self.contents, self._cut
+        yield _LOOKUP
+        yield _RATIOS_OF_PARTS if cut else _RATIOS
+        yield from self.exchanged.functions()
+        if self.init:
+            yield self._rescaling()
+        if said.head_dims or any(edit.projects for edit in said.edits):
+            constant = self.exchanged.of_site("attention")
+            heads = bool(said.head_dims)
+            yield attention.attention_code(heads, said.attention_classes, constant)
+        yield groups_code(cut=cut, reads=self._reads, exchanged=self.exchanged)
+
+    def _rescaling(self) -> str:
+        """``mup_init_``."""
+        text = _INIT.replace("{drawn}", _DRAWN_JOINED if self._joined else _DRAWN)
+        text += _RESCALE_PARTS if self._cut else _RESCALE
+        blanks = {blank: choice if self.redrawn else "" for blank, choice in _CHOICE.items()}
+        for blank, filled in {**blanks, **self.exchanged.of_init(cut=self._cut)}.items():
+            text = text.replace(blank, filled)
+        return text
+
+
+def in_style(text: str, modules: Mapping[str, str], indent: str, newline: str) -> str:
+    """A block's source in the style of a file.
+
+    Args:
+        text: the source.
         modules: what the file calls ``torch`` and ``math``.
         indent: one level of indentation.
         newline: the line ending.
     """
-    cut = any(row.parts for row in rows.values())
-    header = _HEADER + (_HEADER_PARTS if cut else "")
-    heads = any(row.head_dim for row in rows.values())
-    joined = any(law.joined for row in rows.values() for law in row.init or ())
-    header += attention.HEADER if heads else ""
-    reads = any(row.layer == "input" for row in rows.values())
-    header += _HEADER_READS if reads and not exchanged.tuned else ""
-    header = header.replace("# MUP_SITES", f"{_HEADER_FIXED if fixed else ''}# MUP_SITES")
-    header += _HEADER_INIT if any(row.init != () for row in rows.values()) else ""
-    header += (_HEADER_JOINED if joined else "") + exchanged.header()
-    values, others = (
-        ", ".join(f'"{name}": {value!r}' for name, value in given.items())
-        for given in (knobs, fixed)
-    )
-    places = "".join(f"    {site.code()},\n" for site in sites)
-    listed = f"MUP_SITES = [\n{places}]\n" if places else "MUP_SITES = []\n"
-    rest = f"MUP_FIXED = {{{others}}}\n" if fixed else ""
-    listed += exchanged.tables()
-    table = f"MUP_KNOBS = {{{values}}}\n{rest}{listed}{table_code(rows)}\n"
-    table += _REDRAWN.replace("{names}", ", ".join(f'"{n}"' for n in redrawn)) if redrawn else ""
-    functions = [_LOOKUP, _RATIOS_OF_PARTS if cut else _RATIOS, *exchanged.functions()]
-    if init:
-        functions.append(_rescaling(exchanged, cut=cut, joined=joined, redrawn=bool(redrawn)))
-    if heads or attends:
-        constant = exchanged.of_site("attention")
-        functions.append(attention.attention_code(heads, subclasses, constant))
-    functions.append(groups_code(cut=cut, reads=reads, exchanged=exchanged))
-    return _in_style("\n\n".join([header + table, *functions]), modules, indent, newline)
-
-
-def _rescaling(exchanged: Exchange, *, cut: bool, joined: bool, redrawn: bool) -> str:
-    """``mup_init_``."""
-    text = _INIT.replace("{drawn}", _DRAWN_JOINED if joined else _DRAWN)
-    text += _RESCALE_PARTS if cut else _RESCALE
-    blanks = {blank: choice if redrawn else "" for blank, choice in _CHOICE.items()}
-    for blank, filled in {**blanks, **exchanged.of_init(cut=cut)}.items():
-        text = text.replace(blank, filled)
-    return text
-
-
-def _in_style(text: str, modules: Mapping[str, str], indent: str, newline: str) -> str:
-    """The text with the file's names for modules, its indentation and line endings."""
     for module, local in modules.items():
         if local != module:
             text = re.sub(rf"(?<![\w.]){module}\.(?=\w+[(.,)])", f"{local}.", text)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from automup.constants import NO_CONSTANTS, Constants
 from automup.edits import Edit
 from automup.forms import UNIFORM
+from automup.rewrite.listing import entries, in_lines
 from automup.rules import FAMILIES
 
 CALL = "mup_scale_"
@@ -83,13 +84,13 @@ class Exchange:
         """MUP_CONSTANTS, MUP_FORM and MUP_SCALED."""
         code = ""
         if self.tuned:
-            values = (f'    "{n}": {value!r},\n' for n, value in self.constants.changed.items())
-            code += f"{CONSTANTS} = {{\n{''.join(values)}}}\n"
+            values = {name: repr(value) for name, value in self.constants.changed.items()}
+            code += in_lines(CONSTANTS, entries(values))
         if self.form != "default":
             code += f'MUP_FORM = "{self.form}"\n'
         if self.scaled:
-            rows = (f'    "{path}": ("{a}", "{b}"),\n' for path, (a, b) in self.scaled.items())
-            code += f"MUP_SCALED = {{\n{''.join(rows)}}}\n"
+            rows = {path: f'("{a}", "{b}")' for path, (a, b) in self.scaled.items()}
+            code += in_lines("MUP_SCALED", entries(rows))
         return code
 
     def functions(self) -> list[str]:
@@ -102,8 +103,8 @@ class Exchange:
         found.append(self._gain())
         if self.scaled:
             found += [_SCALED, *map(_class, self.classes.items())]
-            rows = "".join(f"    {cls}: {name},\n" for cls, name in self.classes.items())
-            found.append(f"MUP_CLASSES = {{\n{rows}}}\n\n\n{_MULTIPLY}")
+            listed = in_lines("MUP_CLASSES", [f"{k}: {name}" for k, name in self.classes.items()])
+            found.append(f"{listed}\n\n{_MULTIPLY}")
         return found
 
     def _scale(self) -> str:

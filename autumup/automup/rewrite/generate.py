@@ -4,44 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from types import MappingProxyType
-from typing import Any
 
 import libcst as cst
 from libcst import matchers as m
 
-from automup.edits import Edit, Multiplier
 from automup.errors import RewriteError
 from automup.facts import Parameter
 from automup.rewrite import attention
-from automup.rewrite.block import NAMES, block_code
+from automup.rewrite.block import NAMES, Block, in_style
 from automup.rewrite.constructor import add_call
+from automup.rewrite.contents import Contents
 from automup.rewrite.edit import byte_order_mark, edit_sites, parse
-from automup.rewrite.exchange import CALL, NO_EXCHANGE, Exchange
+from automup.rewrite.exchange import CALL
 from automup.rewrite.factory import add_call_in
 from automup.rewrite.imports import Imports, ensure_import, read_imports
 from automup.rewrite.optimizers import rewire
 from automup.rewrite.table import Row, needs_init, patterns_of, table
 
 
-def convert_source(
-    source: str,
-    *,
-    filename: str,
-    root_class: str,
-    parameters: Sequence[Parameter],
-    edits: Sequence[Edit],
-    init_functions: Sequence[str],
-    knobs: Mapping[str, Any],
-    fixed: Mapping[str, Any] = MappingProxyType({}),
-    redrawn: Collection[str] = (),
-    sites: Sequence[Multiplier] = (),
-    head_dims: Mapping[str, int] = MappingProxyType({}),
-    attention_classes: Sequence[str] = (),
-    exchanged: Exchange = NO_EXCHANGE,
-    factory: str = "",
-    queries: Mapping[str, tuple[int, ...]] = MappingProxyType({}),
-) -> str:
+def convert_source(source: str, filename: str, contents: Contents) -> str:
     """The muP version of a model file, which does not import automup.
 
     A file that was converted before comes back as it is.
@@ -49,63 +30,64 @@ def convert_source(
     Args:
         source: the file's text, with its line endings.
         filename: its name, for errors.
-        root_class: the model's class, at the top level of the file.
-        parameters: the plan's facts, in the order of the model's parameters.
-        edits: the multipliers, twins included.
-        init_functions: qualified names of methods of the root class that draw weights and may be
-            called after the constructor (``"GPT.init_weights"``).
-        knobs: the width knobs' values at the base.
-        fixed: what else was given to make the model, other than its own defaults.
-        redrawn: the parameters that the first of the init functions draws, if it does not draw all
-            that need to be rescaled.
-        sites: the multipliers that the edits make, for the reader.
-        head_dims: torch's own attention modules whose logits need one, by the weights of their
-            output projections, each with the size of its heads at the base.
-        attention_classes: the file's own classes among them.
-        exchanged: the form that the file gets, and the constants.
-        factory: a function of the file that draws the weights of what the constructor made.
-        queries: the rows of parameters that write queries, as the plan has them.
+        contents: what it has to hold.
 
     Raises:
         RewriteError: if any part of the conversion has no safe place in the file.
     """
     if _is_converted(parse(source, filename)):
         return source
-    file = os.path.basename(filename)
-    module = parse(edit_sites(source, edits, filename=filename), filename)
+    file, exchanged = os.path.basename(filename), contents.exchanged
+    module = parse(edit_sites(source, contents.edits, filename=filename), filename)
     imports = read_imports(module)
-    own = [*NAMES, *exchanged.names, *(f"Mup{name}" for name in attention_classes)]
-    _check_names(imports, own, file)
-    init = exchanged.rescales or needs_init(parameters)
-    root = _root(module, root_class, file)
+    subclasses = (f"Mup{name}" for name in contents.attention_classes)
+    _check_names(imports, [*NAMES, *exchanged.names, *subclasses], file)
+    root = _root(module, contents.root_class, file)
     module = rewire(module, root, imports, file, l2=bool(exchanged))
-    rows = table(parameters, head_dims, constants=exchanged.constants, queries=queries)
-    patterns = _redrawn_rows(redrawn, parameters, rows, file)
-    if factory and init:
-        module = add_call_in(module, factory, "mup_init_", file)
-    for functions, only in _init_calls(init_functions, patterns) if init and not factory else ():
-        root = _root(module, root_class, file)
-        module = add_call(module, "mup_init_", root, functions, file, only)
-    for call in (*([attention.CALL] if head_dims else []), *([CALL] if exchanged.scaled else [])):
-        module = add_call(module, call, _root(module, root_class, file), (), file)
+    block = _block(contents, file)
+    module = _with_calls(module, block, file)
     for name in ("torch", "math"):
         module = ensure_import(module, name)
     imports = read_imports(module)
-    text = block_code(
-        rows,
-        knobs=knobs,
-        fixed=fixed,
-        sites=sites,
-        init=init,
-        redrawn=patterns,
-        attends=any(edit.projects for edit in edits),
-        subclasses=attention_classes,
-        exchanged=exchanged,
-        modules={name: imports.local(name) for name in ("torch", "math")},
-        indent=module.default_indent,
-        newline=module.default_newline,
+    text = in_style(
+        block.code(),
+        {name: imports.local(name) for name in ("torch", "math")},
+        module.default_indent,
+        module.default_newline,
     )
-    return byte_order_mark(source) + _with_block(module, text, root_class).code
+    return byte_order_mark(source) + _with_block(module, text, contents.root_class).code
+
+
+def _block(contents: Contents, file: str) -> Block:
+    rows = table(
+        contents.parameters,
+        contents.head_dims,
+        constants=contents.exchanged.constants,
+        queries=contents.queries,
+    )
+    return Block(
+        contents,
+        rows,
+        init=contents.exchanged.rescales or needs_init(contents.parameters),
+        redrawn=_redrawn_rows(contents.redrawn, contents.parameters, rows, file),
+    )
+
+
+def _with_calls(module: cst.Module, block: Block, file: str) -> cst.Module:
+    """The module with what it calls of the block, where its weights have been drawn."""
+    said = block.contents
+    calls: list[tuple[str, Sequence[str], str]] = []
+    if block.init and said.factory:
+        module = add_call_in(module, said.factory, "mup_init_", file)
+    elif block.init:
+        found = _init_calls(said.init_functions, block.redrawn)
+        calls += [("mup_init_", functions, only) for functions, only in found]
+    calls += [(attention.CALL, (), "")] if said.head_dims else []
+    calls += [(CALL, (), "")] if said.exchanged.scaled else []
+    for call, functions, only in calls:
+        root = _root(module, said.root_class, file)
+        module = add_call(module, call, root, functions, file, only)
+    return module
 
 
 def _init_calls(

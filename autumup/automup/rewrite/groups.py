@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from automup.forms import UNIFORM
 from automup.rewrite.exchange import Exchange
+from automup.rewrite.listing import entries, in_line
 from automup.rules import FAMILIES
 
 #: Families whose factors follow from the table and a shape alone.
@@ -11,7 +12,7 @@ WRITTEN = ("sgd", "adam", "sign", "adadelta")
 
 _GROUPS = '''\
 # How the optimizers' updates scale: lr times r_out ** a / r_in, eps times 1 / r_out ** b.
-MUP_FAMILIES = {families}
+{families}
 # What weight decay is multiplied by where muP multiplies lr by rule, and the user by tuned.
 MUP_DECAYS = {
     "independent": lambda rule, tuned: 1.0 / (rule * tuned),  # lr * weight_decay is kept
@@ -199,9 +200,9 @@ def groups_code(*, cut: bool, reads: bool, exchanged: Exchange) -> str:
     """
     powers = {name: (int(FAMILIES[name].degree), int(FAMILIES[name].eps_power)) for name in WRITTEN}
     powers["sgd"] = (powers["sgd"][0], 0)  # it has no eps
-    listed = ", ".join(f'"{name}": {pair}' for name, pair in powers.items())
+    listed = entries({name: str(pair) for name, pair in powers.items()})
     family = UNIFORM.get(exchanged.form, "")
-    code = _GROUPS.replace("{families}", f"{{{listed}}}")
+    code = _GROUPS.replace("{families}", in_line("MUP_FAMILIES", listed).rstrip())
     code = code.replace("{rates}", _RATES if exchanged else _PLAIN_RATES)
     code = code.replace("{promise}", _ONE_RATE.replace("{known}", family) if family else "")
     code = code.replace("{tuned}", "_mup_constants(row)[1]" if exchanged.tuned else "1.0")

@@ -8,7 +8,7 @@ factor from a row and the parameter's actual shape.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from types import MappingProxyType
@@ -16,9 +16,10 @@ from types import MappingProxyType
 from automup.constants import NO_CONSTANTS, Constants
 from automup.errors import RewriteError
 from automup.facts import Parameter, SizeLaw, ratios
+from automup.rewrite.listing import entries, in_lines, quoted
 from automup.rules import init_multiplier
 
-WIDEST = 88  # characters of a row on one line
+WIDEST = 83  # characters of a row on one line
 Dims = tuple[tuple[int, int], ...]
 
 
@@ -69,12 +70,8 @@ class Row:
 def _law_code(law: SizeLaw) -> str:
     several = [*law.dims, *([law.joined] if law.joined else [])]
     dims = ", ".join(map(str, several)) + ("," if len(several) == 1 else "")
-    of = f", {_quoted(law.of)}" if law.of else ""
+    of = f", {quoted(law.of)}" if law.of else ""
     return f"({law.exponent!r}, ({dims}), {law.base}{of})"
-
-
-def _quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def table(
@@ -235,16 +232,13 @@ def _starred(of: str, name: str) -> str:
 
 def table_code(rows: Mapping[str, Row]) -> str:
     """The assignment of MUP_BASE."""
-    lines = [line for pattern, row in rows.items() for line in _lines(pattern, row.code())]
-    return "\n".join(["MUP_BASE = {", *lines, "}"])
+    return in_lines("MUP_BASE", [_entry(pattern, row.code()) for pattern, row in rows.items()])
 
 
-def _lines(pattern: str, entries: Mapping[str, str]) -> Iterator[str]:
-    items = [f'"{key}": {value}' for key, value in entries.items()]
-    line = f"    {_quoted(pattern)}: {{{', '.join(items)}}},"
+def _entry(pattern: str, values: Mapping[str, str]) -> str:
+    items = entries(values)
+    line = f"{quoted(pattern)}: {{{', '.join(items)}}}"
     if len(line) <= WIDEST:
-        yield line
-    else:
-        yield f"    {_quoted(pattern)}: {{"
-        yield from (f"        {item}," for item in items)
-        yield "    },"
+        return line
+    lines = "".join(f"        {item},\n" for item in items)
+    return f"{quoted(pattern)}: {{\n{lines}    }}"
