@@ -49,6 +49,47 @@ def test_every_expert_is_run_on_every_token(classes: int) -> None:
     assert any("nonzero" in note for note in plan.notes)
 
 
+class Counted(nn.Module):
+    """Experts in turn, each on as many tokens as a count says; sorted by expert in eval mode."""
+
+    def __init__(self, width: int, by_bincount: bool) -> None:
+        super().__init__()
+        self.by_bincount = by_bincount
+        self.embed, self.router = nn.Linear(7, width), nn.Linear(width, 4)
+        self.experts = nn.ModuleList([nn.Linear(width, width) for _ in range(4)])
+        self.head = nn.Linear(width, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        weights, chosen = self.router(x).softmax(-1).topk(2)
+        out = torch.zeros_like(x)
+        if self.by_bincount:
+            counts = torch.bincount(chosen.flatten(), minlength=4).tolist()
+        else:
+            counts = nn.functional.one_hot(chosen, 4).sum((0, 1)).tolist()
+        order, start = chosen.flatten().argsort(), 0
+        for expert, count in zip(self.experts, counts, strict=True):
+            if count == 0:
+                continue
+            rows, start = order[start : start + count], start + count
+            tokens = rows // 2
+            out[tokens] += expert(x[tokens]) * weights.flatten()[rows, None]
+        return self.head(x + out)
+
+
+@pytest.mark.parametrize("by_bincount", [True, False])
+def test_tokens_that_are_counted_choose_alike_at_all_widths(by_bincount: bool) -> None:
+    """How many tokens an expert gets is no size that grows; none may be left out."""
+    mu = automup.parametrize(
+        lambda width=16: Counted(width, by_bincount), inputs=(torch.randn(9, 7),)
+    )
+    plan = mu.plan(64)
+    roles = [plan.parameter(f"experts.{i}.weight").role.value for i in range(4)]
+    assert roles == ["hidden"] * 4
+    assert plan.parameter("router.weight").role.value == "output"
+    assert not plan.sites
+
+
 @pytest.mark.parametrize(
     ("a", "b", "offsets"),
     [((6, 8), (2, 8, 4), 2), ((2, 6, 8), (2, 8, 4), 0), ((6, 8), (8, 4), 2)],

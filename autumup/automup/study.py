@@ -44,7 +44,8 @@ def open_study(
 ) -> Study:
     """A study that has verified its model; see :class:`Models` for the other arguments.
 
-    The model runs on the meta device; one that cannot is run on real tensors, if it is small.
+    The model runs on the meta device; one that cannot is run on real tensors, if it is small, and
+    so is one that cannot be resolved where values had to be guessed.
 
     Args:
         name: what to call the model in reports.
@@ -62,11 +63,17 @@ def open_study(
         return study
 
     try:
-        return opened(real=False)
+        study = opened(real=False)
     except (KnobError, InputError, CaptureError) as error:
         with contextlib.suppress(AutomupError):
             return opened(real=True)
         raise error
+    if study.exponents.unresolved and study.exploration.guesses:
+        with contextlib.suppress(AutomupError):  # a wrong guess may have hidden code
+            real = opened(real=True)
+            if len(real.exponents.unresolved) < len(study.exponents.unresolved):
+                return real
+    return study
 
 
 def study_source(
@@ -228,9 +235,7 @@ def _telling(joint: Comparison) -> tuple[int, ...]:
 
 def _guessed(exploration: Exploration) -> tuple[Unresolved, ...]:
     """Numbers that the code reads out of activations or weights: their exponents are lost."""
-    graves = {
-        guess: None for _, trace in exploration.reached for guess in trace.guesses if guess.grave
-    }
+    graves = {guess: None for guess in exploration.guesses if guess.grave}
     reason = "the code reads a number out of a tensor that depends on the weights"
     advice = "Compute it from sizes, or keep it a tensor."
     places = (str(guess.frame or "") for guess in graves)

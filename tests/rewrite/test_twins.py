@@ -66,6 +66,9 @@ class GPT(nn.Module):
             idx = torch.multinomial(probs, 1)  # unrun
         return idx  # unrun
 
+    def sample(self, idx):
+        return F.softmax(self.forward(idx)[0], dim=-1)  # unrun
+
 
 def helper(x):
     """A docstring."""

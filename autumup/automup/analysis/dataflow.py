@@ -163,7 +163,8 @@ def _before_dropout(node: Node) -> Node | None:
     if node.target is _aten.mul.Tensor and isinstance(noise := node.args[1], Node):
         drawn = noise.args[0] if noise.target is _aten.div_.Scalar else None
         if isinstance(drawn, Node) and drawn.target is _aten.bernoulli_.float:
-            return node.args[0] if noise.args[1] == drawn.args[1] else None
+            kept = drawn.args[1] if len(drawn.args) > 1 else 0.5  # its default is left out
+            return node.args[0] if noise.args[1] == kept else None
     return node.args[0] if node.target in _DROPOUTS else None
 
 

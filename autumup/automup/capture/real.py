@@ -2,7 +2,8 @@
 
 Some operations have no meta kernel, and some code reads values that only the weights can tell. Here
 everything is computed; what depends on a weight or on a random draw is marked by its storage, so
-that the same constants are known as on meta.
+that the same constants are known as on meta. Only what a weight would choose (the best experts of a
+token) is dealt in turn, so that models of different widths choose alike and every expert is run.
 """
 
 from __future__ import annotations
@@ -78,6 +79,8 @@ class RealMode(Ground):
                 "The model fails on the meta device and is too large to be run on real tensors.",
                 fix="Choose a smaller base.",
             )
+        if not known and func in _CHOICES and args[0].is_floating_point():
+            args = (_in_turn(func, *args, **kwargs), *args[1:])
         out = func(*args, **kwargs)
         if not known or not traits.deterministic:
             for tensor in (*tensors_in(out), *written_tensors(func, args, kwargs)):
@@ -86,6 +89,29 @@ class RealMode(Ground):
             for tensor in written_tensors(func, args, kwargs):
                 self._unknown.pop(storage_of(tensor), None)
         return out
+
+
+_aten = torch.ops.aten
+_CHOICES = {
+    *(_aten.topk.default, _aten.sort.default, _aten.sort.stable, _aten.kthvalue.default),
+    *(_aten.argmax.default, _aten.argmin.default, _aten.max.dim, _aten.min.dim),
+}
+
+
+def _in_turn(func: Any, scores: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    """Scores of the same shape by which every row chooses those that come after the last row's.
+
+    How many tokens an expert gets must not be read as a size that grows with width.
+    """
+    given = dict(zip([a.name for a in func._schema.arguments[1:]], args, strict=False)) | kwargs
+    dim = given.get("dim", None if func in (_aten.argmax.default, _aten.argmin.default) else -1)
+    if not scores.dim() or dim is None:
+        return scores
+    size, chosen = scores.shape[dim], given.get("k", 1)
+    rows = torch.arange(scores.numel() // max(1, size)).unsqueeze(-1)
+    dealt = (torch.arange(size) - rows * chosen) % max(1, size)
+    others = [n for d, n in enumerate(scores.shape) if d != dim % scores.dim()]
+    return dealt.to(scores.dtype).reshape(*others, size).movedim(-1, dim)
 
 
 def _elements(size: Any) -> int:

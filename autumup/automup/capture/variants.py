@@ -18,6 +18,7 @@ from torch import nn
 
 from automup.analysis.dataflow import align, contains
 from automup.capture.graph import Node
+from automup.capture.reads import Guess
 from automup.capture.runs import Lines, Runs
 from automup.capture.source import is_user_file
 from automup.capture.trace import Trace, Variant
@@ -42,6 +43,11 @@ class Exploration:
     def lines(self) -> Lines:
         """The lines that some variant executed."""
         return frozenset().union(*(trace.lines for _, trace in self.reached))
+
+    @property
+    def guesses(self) -> tuple[Guess, ...]:
+        """The values that had to be guessed on the way."""
+        return tuple(guess for _, trace in self.reached for guess in trace.guesses)
 
 
 def explore(runs: Runs, optional_inputs: Mapping[str, tuple[Any, ...]]) -> tuple[Variant, ...]:

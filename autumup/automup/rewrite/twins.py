@@ -206,7 +206,7 @@ class _Search:
     def _drives(self, function: Function) -> bool:
         """Whether a function that never ran calls the whole model: it is around it, not in it."""
         return not function.ran(self.executed) and any(
-            dotted(node.func) in _selves(function)
+            dotted(node.func).removesuffix(".forward") in _selves(function)
             for statement in function.statements
             for node in _expressions(statement)
             if isinstance(node, cst.Call)
