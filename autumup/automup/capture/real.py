@@ -111,7 +111,8 @@ def _in_turn(func: Any, scores: torch.Tensor, *args: Any, **kwargs: Any) -> torc
     rows = torch.arange(scores.numel() // max(1, size)).unsqueeze(-1)
     dealt = (torch.arange(size) - rows * chosen) % max(1, size)
     others = [n for d, n in enumerate(scores.shape) if d != dim % scores.dim()]
-    return dealt.to(scores.dtype).reshape(*others, size).movedim(-1, dim)
+    turns: torch.Tensor = dealt.to(scores.dtype).reshape(*others, size).movedim(-1, dim)
+    return turns
 
 
 def _elements(size: Any) -> int:
