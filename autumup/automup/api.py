@@ -90,7 +90,10 @@ def parametrize(
         as_maker(inputs) if inputs is not None else None,
         overrides=Overrides.of(overrides),
     )
-    return Mup(study, model_fn, strict=strict, form=check_form(form)).with_constants(constants)
+    mu = Mup(study, model_fn, strict=strict, form=check_form(form)).with_constants(constants)
+    if study.redraw and study.redraw.loses(mu.plan(**study.wide).parameters):
+        warnings.warn(f"{study.redraw.warning}.", stacklevel=2)
+    return mu
 
 
 def _on_cpu() -> contextlib.AbstractContextManager[Any]:

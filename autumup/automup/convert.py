@@ -15,7 +15,7 @@ from torch import nn
 from torch._library.custom_ops import CustomOpDef
 
 from automup.capture.load import ModelSource
-from automup.capture.trace import LATE_INITS, Workshop
+from automup.capture.trace import Workshop
 from automup.constants import NO_CONSTANTS, Constants
 from automup.conversion_check import check_converted
 from automup.converted import check_unchanged, converted_knobs
@@ -97,7 +97,8 @@ def convert(
     places = (*unrun.suspicious, *unrun.notes)
     notes = tuple(f"not run by any trace: line {p.line}: {p.text} ({p.why})" for p in places)
     left = tuple(f"not resolved: {group}" for group in grouped(plan.unresolved))
-    return Conversion(text, (*plan.notes, *left, *notes))
+    known = [note for note in plan.notes if not study.redraw or note != study.redraw.warning]
+    return Conversion(text, (*known, *left, *notes))
 
 
 def _unrun(source: ModelSource, study: Study, written: Written, exchanged: Exchange) -> Unrun:
@@ -126,7 +127,7 @@ def _text(
     """The converted file."""
     root = _root_class(source, study)
     formed = tuned(study, plan, exchanged.constants).with_form(exchanged.form)
-    functions, redrawn = _init_functions(root, study, formed)
+    functions, redrawn = _init_functions(study, formed)
     contents = Contents(
         root_class=root.__name__,
         parameters=plan.parameters,
@@ -215,23 +216,30 @@ def refuse_unresolved(study: Study) -> None:
         raise refusal(study.exponents.unresolved, names, command_line=True)
 
 
-def _init_functions(cls: type, study: Study, plan: Plan) -> tuple[list[str], frozenset[str]]:
+def _init_functions(study: Study, plan: Plan) -> tuple[list[str], frozenset[str]]:
     """The methods of the root class at whose end the init factors belong.
 
     A method that draws the weights anew, its own or inherited, and may be called again after the
-    constructor; the constructor itself where it does not call that method. With them the weights
-    that the method draws, where others need a factor too.
+    constructor; the constructor, too, where it does not call that method. With them the weights
+    that the method draws, where others need a factor too, or where they need one in both places.
+
+    Raises:
+        RewriteError: if a weight would need another factor in each.
     """
-    methods = [m for m in LATE_INITS if _callable_alone(getattr(cls, m, None))]
-    scaled = _rescaled(plan)
-    if not methods or not scaled:
+    redraw, scaled = study.redraw, _rescaled(plan)
+    if redraw is None or not redraw.weights & scaled:
         return [], frozenset()
-    calls, drawn = _redraws(study, cls, methods[0])
-    name = f"{cls.__name__}.{methods[0]}"
-    if not drawn & scaled:
-        return [], frozenset()
-    functions = [name] if calls else [name, f"{cls.__name__}.__init__"]
-    return functions, frozenset(drawn) if scaled - drawn else frozenset()
+    if redraw.called:
+        return [redraw.name], redraw.weights if scaled - redraw.weights else frozenset()
+    if redraw.otherwise:
+        raise RewriteError(
+            f"{redraw.name} draws {redraw.otherwise[0]} otherwise than the constructor does, which "
+            "does not call it: it is not known which of the two training starts from.",
+            fix=f"Call self.{redraw.method}() at the end of the constructor.",
+        )
+    both = not redraw.needed or bool(scaled - redraw.weights)
+    functions = [redraw.name, f"{redraw.cls.__name__}.__init__"]
+    return functions, redraw.weights if both else frozenset()
 
 
 def _rescaled(plan: Plan) -> set[str]:
@@ -263,31 +271,3 @@ def _factory(source: ModelSource, study: Study, cls: type, plan: Plan) -> str:
             del cls.__init__  # type: ignore[misc]
     later = {n for n, p in built.model.named_parameters() if versions.get(n) != p._version}
     return source.name if later & scaled and not built.late_init else ""
-
-
-def _redraws(study: Study, cls: type, method: str) -> tuple[int, set[str]]:
-    """How often the constructor calls a method, and the weights that the method draws."""
-    original, own, calls = getattr(cls, method), method in vars(cls), [0]
-
-    def counted(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        calls[0] += 1
-        return original(self, *args, **kwargs)
-
-    setattr(cls, method, counted)
-    try:
-        shop = Workshop(lambda: study.models.build(study.base))
-        during = calls[0] - (1 if shop.built.late_init == method else 0)
-    finally:
-        setattr(cls, method, original)
-        if not own:
-            delattr(cls, method)
-    return during, shop.redrawn_by(method)
-
-
-def _callable_alone(method: object) -> bool:
-    """Whether it is a method that needs no argument but its instance."""
-    if not isinstance(method, FunctionType):
-        return False
-    rest = [*inspect.signature(method).parameters.values()][1:]
-    passed_on = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return all(p.default is not p.empty or p.kind in passed_on for p in rest)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 
 from automup.analysis.comparison import Comparison, Spot
@@ -47,17 +47,18 @@ def make_plan(study: Study, target: Knobs) -> Plan:
         return axis_name(size, values)
 
     targets = {w.name: w for w in study.models.shop(target).built.weights}
+    parameters = tuple(
+        _parameter(study, weight, targets[weight.name], target, axes)
+        for weight in study.models.weights[0]
+    )
     return Plan(
         study.name,
         dict(base),
         dict(target),
-        tuple(
-            _parameter(study, weight, targets[weight.name], target, axes)
-            for weight in study.models.weights[0]
-        ),
+        parameters,
         tuple(_site(spot, at_target, axes) for spot in _spots_at(verified, at_target)),
         verified.unresolved,
-        tuple(_notes(study)),
+        tuple(_notes(study, parameters)),
     )
 
 
@@ -192,7 +193,9 @@ def _site(spot: Spot, at_target: Comparison, axes: Callable[[Size], str]) -> Sit
     )
 
 
-def _notes(study: Study) -> Iterator[str]:
+def _notes(study: Study, parameters: Sequence[Parameter]) -> Iterator[str]:
+    if study.redraw and study.redraw.loses(parameters):
+        yield study.redraw.warning
     for _, trace in study.exploration.reached:
         for guess in trace.guesses:
             yield f"the run depends on {guess.what}, which was guessed ({guess.frame})"

@@ -28,6 +28,7 @@ from automup.facts import Unresolved
 from automup.models import Knobs, Models, key_of
 from automup.overrides import Overrides
 from automup.queries import find_queries
+from automup.redraws import Redraw, find_redraw
 from automup.refusals import refusal
 from automup.variations import Variations
 
@@ -165,6 +166,11 @@ class Study:
     def queries(self) -> dict[str, Rows]:
         """What writes the queries of attention; errors as :func:`automup.queries.find_queries`."""
         return find_queries(self)
+
+    @cached_property
+    def redraw(self) -> Redraw | None:
+        """The method that draws the weights anew, if the model's class has one."""
+        return find_redraw(self.models)
 
     # --- the verdict --------------------------------------------------------------------------
 

@@ -164,14 +164,15 @@ class Workshop:
         value = self._values.get(id(tensor), self._mode.value_behind(tensor))
         return draw_of(self._recorder, tensor, value)
 
-    def redrawn_by(self, method: str) -> set[str]:
-        """The names of the weights that calling a method of the model draws anew."""
+    def laws_of(self, method: str) -> dict[str, Law]:
+        """How a method of the model draws its weights anew, by the names of those that it draws."""
         before, self._recorder = self._recorder, InitRecorder()
         model = self.built.model
         with self._ground() as mode, mode.watched_by(self._recorder.watch):
             getattr(model, method)()
         after, self._recorder = self._recorder, before
-        return {name for name, p in model.named_parameters() if after.law(p) != UNKNOWN}
+        laws = {name: after.law(p) for name, p in model.named_parameters()}
+        return {name: law for name, law in laws.items() if law != UNKNOWN}
 
     @contextlib.contextmanager
     def _ready(self, variant: Variant, inputs: Inputs) -> Iterator[tuple[Any, Any, Any]]:
