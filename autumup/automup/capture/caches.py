@@ -12,7 +12,7 @@ import contextlib
 import functools
 import gc
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import FunctionType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -28,10 +28,10 @@ _Cache: Any = functools._lru_cache_wrapper
 _known: dict[int, Any] = {}
 """The caches of functions that are written in user files, by id."""
 _without_tensors: WeakKeyDictionary[Any, tuple[int, int]] = WeakKeyDictionary()
-"""Large caches that hold no tensors, with how often and how much they had been filled by then.
+"""Caches that hold no tensors, with how often and how much they had been filled by then.
 
-They are not looked into again before something new comes in. What is in a small one is a list or a
-dictionary, perhaps, that is filled later.
+They are not looked into again before something new comes in. A small one that has a list or a
+dictionary in it is: that is filled later, perhaps.
 """
 _MANY = 64
 """Items in a large cache."""
@@ -74,11 +74,17 @@ def _clear_caches(model: nn.Module) -> None:
         filled = (state.misses, state.currsize)
         if not state.currsize or _without_tensors.get(cache) == filled:
             continue
-        inside = list(_items(gc.get_referents(cache), _DEEP))
+        about = vars(cache)
+        inside = list(_items((x for x in gc.get_referents(cache) if x is not about), _DEEP))
         if any(isinstance(item, torch.Tensor) for item in inside):
             cache.cache_clear()
-        elif len(inside) > _MANY:
+        elif len(inside) > _MANY or not _may_be_filled(inside):
             _without_tensors[cache] = filled
+
+
+def _may_be_filled(inside: list[Any]) -> bool:
+    """Whether there is a list or a dictionary beside the one that holds all that is cached."""
+    return sum(isinstance(item, list | dict) for item in inside) > 1
 
 
 def _look_for_caches() -> None:
@@ -116,13 +122,12 @@ _HOLDERS = (torch.Tensor, list, tuple, dict)
 
 
 def _tensors(value: Any, deep: int) -> Iterator[torch.Tensor]:
-    return (item for item in _items(value, deep) if isinstance(item, torch.Tensor))
+    return (item for item in _items([value], deep) if isinstance(item, torch.Tensor))
 
 
-def _items(value: Any, deep: int) -> Iterator[Any]:
-    """What lists, tuples and dictionaries hold that are so deep inside each other."""
-    if deep and isinstance(value, list | tuple | dict):
-        for inside in value.values() if isinstance(value, dict) else value:
-            yield from _items(inside, deep - 1)
-    else:
+def _items(values: Iterable[Any], deep: int) -> Iterator[Any]:
+    """Values, and what those that are lists, tuples and dictionaries hold, so deep inside them."""
+    for value in values:
         yield value
+        if deep and isinstance(value, list | tuple | dict):
+            yield from _items(value.values() if isinstance(value, dict) else value, deep - 1)
