@@ -62,3 +62,25 @@ def test_a_learned_scale_starts_where_it_starts_at_the_base() -> None:
     assert model[1].temperature.item() == pytest.approx(math.log(16**-0.5), rel=1e-6)
     (site,) = mu.plan(64).sites
     assert (site.kind, site.factor) == ("attention", 0.25)
+
+
+class Decays(nn.Module):
+    """Rates that are written one by one, spread over the same range at any width."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(5, width), nn.Linear(width, 3)
+        decay = torch.ones(width)
+        for i in range(width):
+            decay[i] = -5 + 8 * (i / (width - 1)) ** 0.7
+        self.decay = nn.Parameter(decay)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(torch.sigmoid(self.decay) * self.up(x))
+
+
+def test_values_that_are_written_one_by_one_are_left_as_they_are() -> None:
+    """Their rms changes a little with their number, which is no power of the width."""
+    mu = automup.parametrize(Decays, inputs=(torch.randn(4, 5),))
+    assert mu.plan(64).parameter("decay").init_mult == 1.0
+    assert torch.equal(mu(64).decay, Decays(64).decay)

@@ -187,7 +187,8 @@ def _mixture(before: Law, pieces: list[tuple[float, Law]]) -> Law:
     total = math.fsum(share for share, _ in parts)
     mean = math.fsum(share * law.mean for share, law in parts) / total
     square = math.fsum(share * law.rms**2 for share, law in parts) / total
-    return Law("mixture", mean, math.sqrt(max(square - mean**2, 0.0)))
+    table = len(parts) > 2 and all(law.std == 0.0 for _, law in parts)  # written one by one
+    return Law("measured" if table else "mixture", mean, math.sqrt(max(square - mean**2, 0.0)))
 
 
 def _argument(args: Any, kwargs: Any, position: int, name: str, default: float) -> float:
