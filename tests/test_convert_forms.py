@@ -275,6 +275,58 @@ def test_torchs_own_attention_has_its_constant_also_at_the_base() -> None:
         assert not torch.allclose(found[2], found[0], rtol=1e-3)
 
 
+FUSED = """
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, width: int = 16):
+        super().__init__()
+        self.width = width
+        self.embed, self.head = nn.Linear(8, width), nn.Linear(width, 5)
+        self.qkv = nn.Linear(width, ROWS)
+
+    def parts(self, qkv: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return PARTS
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.embed(x)
+        q, k, v = (part.transpose(1, 2) for part in self.parts(self.qkv(x)))
+        y = F.scaled_dot_product_attention(q, k.expand_as(q), v.expand_as(q))
+        return self.head(x + y.transpose(1, 2).flatten(2))
+"""
+FUSED_ROWS = {
+    "larger": ("3 * width", "qkv.unflatten(-1, (2, 3, -1)).unbind(-2)"),
+    "more": ("3 * width", "qkv.unflatten(-1, (-1, 3, 8)).unbind(-2)"),
+    "one_key": (
+        "width + 16",
+        "[part.unflatten(-1, (-1, 8)) for part in qkv.split([self.width, 8, 8], -1)]",
+    ),
+}
+
+
+@pytest.mark.parametrize("form", ["default", "uniform-lr"])
+@pytest.mark.parametrize("kind", FUSED_ROWS)
+def test_fused_queries_are_drawn_as_in_the_live_model(kind: str, form: str) -> None:
+    (rows, parts), tuned = FUSED_ROWS[kind], Constants(query_init=0.0, hidden_init=2.0)
+    text = FUSED.replace("ROWS", rows).replace("PARTS", parts)
+    made = convert_text(text, f"fused_{kind}_{form}.py", form=form, constants=tuned)
+    source = load_model(str(FOLDER / f"fused_{kind}_{form}.py"))
+    mu = automup.parametrize(
+        lambda width=16: source.build({"width": width}), form=form, constants=tuned
+    )
+    for width in (16, 32, 80):
+        models = []
+        for build in (mu, lambda w: made.build({"width": w})):
+            torch.manual_seed(0)
+            models.append(build(width))
+        assert_same(*models, rtol=1e-6, atol=0.0)
+        query, *others = models[1].parts(models[1].qkv(torch.ones(2, 3, width)))
+        assert not query.any() and all(part.all() for part in others)
+
+
 def test_a_tuned_model_can_be_tuned_again_in_its_table() -> None:
     """The numbers stand in one place: a site and a row read them from there."""
     pair = converted(in_form(cases.GPT, "default", **ATTENTION))

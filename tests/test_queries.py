@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -96,8 +97,81 @@ class Fused(nn.Module):
 
 
 class Interleaved(Fused):
+    """As of GPT-NeoX: a head's query, key and value side by side."""
+
     def parts(self, fused: Tensor) -> Sequence[Tensor]:
         return fused.unflatten(-1, (self.heads, 3, -1)).unbind(-2)
+
+
+class MoreHeads(Interleaved):
+    """The same, but a wider model has more heads."""
+
+    def __init__(self, width: int, order: Sequence[int] = (0, 1, 2)) -> None:
+        super().__init__(width, order)
+        self.heads = width // 8
+
+
+class EntryByEntry(Fused):
+    """The query, key and value of an entry side by side."""
+
+    def parts(self, fused: Tensor) -> Sequence[Tensor]:
+        return fused.unflatten(-1, (self.heads, -1, 3)).unbind(-1)
+
+
+class Groups(Fused):
+    """As of the large Falcons: three queries, a key and a value for each group of heads."""
+
+    def __init__(self, width: int, order: Sequence[int] = (0, 1, 2)) -> None:
+        super().__init__(width, order)
+        self.qkv, self.out = nn.Linear(width, 5 * width), nn.Linear(3 * width, width)
+
+    def parts(self, fused: Tensor) -> Sequence[Tensor]:
+        groups = fused.unflatten(-1, (-1, 5, 4))
+        q, k, v = groups[..., :3, :], groups[..., 3:4, :], groups[..., 4:, :]
+        return [part.flatten(-3, -2) for part in (q, k.expand_as(q), v.expand_as(q))]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        q, k, v = (part.transpose(1, 2) for part in self.parts(self.qkv(x)))
+        return self.head(x + self.out(F.scaled_dot_product_attention(q, k, v).mT.flatten(1, 2).mT))
+
+
+class OneKey(Fused):
+    """As of the small Falcons: all heads have one key and value, of a fixed size."""
+
+    order_of_rows = ("q", "k", "v")
+
+    def __init__(self, width: int, order: Sequence[int] = (0, 1, 2)) -> None:
+        super().__init__(width, order)
+        self.width, self.heads, self.qkv = width, width // 8, nn.Linear(width, width + 16)
+
+    def parts(self, fused: Tensor) -> Sequence[Tensor]:
+        sizes = [self.width if part == "q" else 8 for part in self.order_of_rows]
+        parts = dict(zip(self.order_of_rows, fused.split(sizes, -1), strict=True))
+        q = parts["q"].unflatten(-1, (self.heads, 8))
+        return [q, *(parts[part].unsqueeze(-2).expand_as(q) for part in "kv")]
+
+
+class KeyFirst(OneKey):
+    order_of_rows = ("k", "q", "v")
+
+
+class Scattered(Fused):
+    """The last row of the queries and the first of the keys are exchanged."""
+
+    def parts(self, fused: Tensor) -> Sequence[Tensor]:
+        n = fused.shape[-1] // 3
+        q, last, first, k, v = fused.split([n - 1, 1, 1, n - 1, n], -1)
+        parts = torch.cat([q, first], -1), torch.cat([last, k], -1), v
+        return [part.unflatten(-1, (self.heads, -1)) for part in parts]
+
+
+class OtherHeads(Interleaved):
+    """Once there are more heads, and once they are larger."""
+
+    def __init__(self, width: int, order: Sequence[int] = (0, 1, 2)) -> None:
+        super().__init__(width, order)
+        self.heads = 4 if width == 32 else 2
 
 
 KQV = (1, 0, 2)
@@ -124,6 +198,52 @@ def test_only_these_rows_are_zeroed_at_any_width(width: int) -> None:
         if name.startswith("qkv"):
             expected[width : 2 * width] = 0
         assert torch.equal(ours, expected), name
+
+
+FUSED = {
+    Interleaved: (0, 0, 8, 24, 2),
+    MoreHeads: (0, 0, 8, 24, 0),
+    EntryByEntry: (0, 0, 1, 3, 0),
+    Groups: (0, 0, 12, 20, 0),
+    OneKey: (0, 0, 16, 32, 1),
+    KeyFirst: (0, 8, 24, 32, 1),
+}  # fmt: skip
+
+
+def written(model: nn.Module) -> list[Tensor]:
+    """The queries, keys and values that a model writes."""
+    found: list[Tensor] = []
+    parts = model.parts
+    model.parts = lambda fused: found.extend(parts(fused)) or parts(fused)  # type: ignore[assignment]
+    model(X)
+    del model.parts
+    return found
+
+
+@pytest.mark.parametrize("kind", FUSED, ids=lambda kind: kind.__name__)
+def test_queries_between_keys_and_values(kind: type[Fused]) -> None:
+    """They are exactly zero at any width, drawn in memory or on meta, and all else is as before."""
+    mu = automup.parametrize(lambda width=16: kind(width), inputs=(X,))
+    tuned = mu.with_constants(ZERO)
+    assert dataclasses.astuple(mu.study.queries["qkv.weight"]) == FUSED[kind]
+    for width in (16, 32, 80):
+        torch.manual_seed(0)
+        plain = mu(width)
+        torch.manual_seed(0)
+        zeroed = tuned(width)
+        with torch.device("meta"):
+            empty = tuned(width)
+        tuned.init_(empty.to_empty(device="cpu"), seed=1)
+        query, *others = written(zeroed)
+        assert not query.any()
+        assert not written(empty)[0].any() and all(part.all() for part in written(empty)[1:])
+        for ours, theirs in zip(others, written(plain)[1:], strict=True):
+            assert torch.equal(ours, theirs)
+        plan = tuned.plan(width)
+        assert automup.Plan.from_json(plan.to_json()) == plan
+        expected = mu.optimizer(plain, torch.optim.AdamW, lr=0.1).param_groups
+        found = tuned.optimizer(zeroed, torch.optim.AdamW, lr=0.1).param_groups
+        assert [g["lr"] for g in found] == [g["lr"] for g in expected]
 
 
 @pytest.mark.parametrize(
@@ -171,9 +291,9 @@ def test_meta_and_the_report() -> None:
     assert model.qkv.weight[:64].all()
     assert model.qkv.weight[128:].all()
     plan = mu.plan(64)
-    assert [(p.size, p.init_mult) for p in plan.parameter("qkv.weight").parts] == [
-        (64, 1.0), (64, 0.0), (64, 1.0)
-    ]  # fmt: skip
+    assert plan.parameter("qkv.weight").drawn == (
+        0, [(64, True, 1.0), (64, True, 0.0), (64, True, 1.0)]
+    )  # fmt: skip
     assert automup.Plan.from_json(plan.to_json()) == plan
     assert "query_init=0" in str(mu.explain(64))
     mu.optimizer(model, torch.optim.SGD, lr=0.1)  # its rows share a rate
@@ -181,7 +301,7 @@ def test_meta_and_the_report() -> None:
 
 REFUSED: dict[str, tuple[Callable[..., nn.Module], str]] = {
     "no attention": (lambda width=16: cases.MLP.build(width), "no attention whose queries"),
-    "interleaved": (lambda width=16: Interleaved(width), "are not consecutive"),
+    "scattered": (lambda width=16: Scattered(width), "are not evenly spaced"),
     "normalised": (
         lambda width=16: Attends(
             width,
@@ -212,6 +332,14 @@ def test_what_cannot_be_told_is_refused_by_name(what: str) -> None:
     inputs = (cases.VECTORS,) if what == "no attention" else (X,)
     mu = automup.parametrize(build, base={"width": 16}, inputs=inputs)
     with pytest.raises(UsageError, match=f"query_init: .*{why}.*Leave query_init at 1"):
+        mu.with_constants(ZERO)
+
+
+def test_rows_that_neither_heads_nor_their_sizes_account_for_are_refused() -> None:
+    build = lambda width=16: OtherHeads(width)  # noqa: E731
+    with pytest.warns(UserWarning):  # its logits are unresolved, too
+        mu = automup.parametrize(build, inputs=(X,), strict=False)
+    with pytest.raises(UsageError, match=r"the rows of qkv\.\w+ .* queries change with width"):
         mu.with_constants(ZERO)
 
 

@@ -158,11 +158,12 @@ def rescale_init(model: nn.Module, plan: Plan) -> None:
 
 def rows_of(parameter: torch.Tensor, fact: Parameter) -> Iterator[tuple[torch.Tensor, float]]:
     """The parts of a fused weight with their init factors; another weight as it is."""
-    if not fact.parts:
-        yield parameter, fact.init_mult
+    dim, drawn = fact.drawn
+    if len(drawn) == 1:
+        yield parameter, drawn[0][-1]
         return
-    pieces = parameter.split([part.size for part in fact.parts], dim=fact.fan_out_dims[0])
-    yield from zip(pieces, (part.init_mult for part in fact.parts), strict=True)
+    pieces = parameter.split([size for size, _, _ in drawn], dim=dim)
+    yield from zip(pieces, (factor for _, _, factor in drawn), strict=True)
 
 
 def multiply(model: nn.Module, changes: Sequence[Change]) -> None:

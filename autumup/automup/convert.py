@@ -244,8 +244,7 @@ def _init_functions(study: Study, plan: Plan) -> tuple[list[str], frozenset[str]
 
 def _rescaled(plan: Plan) -> set[str]:
     """The weights of which any part is drawn otherwise."""
-    factors = {p.name: (p.init_mult, *(q.init_mult for q in p.parts)) for p in plan.parameters}
-    return {name for name, found in factors.items() if {*found} != {1.0}}
+    return {p.name for p in plan.parameters if any(factor != 1.0 for *_, factor in p.drawn[1])}
 
 
 def _factory(source: ModelSource, study: Study, cls: type, plan: Plan) -> str:

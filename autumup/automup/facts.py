@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, groupby
 
 from automup.rules import Ratios, Role, role_of
 
@@ -56,11 +57,13 @@ class Parameter:
     that the constructor gives it at the target and ``base_init_rms`` at the base (None: unknown).
     ``init_std`` is what it has after muP, ``init_mult`` what muP multiplied the draw by.
     ``parts``: the pieces of a fused weight that grow or are drawn differently, along its one
-    ``fan_out_dims``; then ``init_std`` and ``init_mult`` are those of the rows that grow, and that
-    no constant of queries is for. ``layer``: "input" or "output" for the weights of the model's
-    input layers and readouts, see :class:`Constants`.
-    ``query``: of a weight that writes the queries of attention (dimension, first, last, of so many)
-    rows that do, at the base; only where a constant is theirs.
+    ``fan_out_dims``; then ``init_std`` and ``init_mult`` are those of the rows that grow.
+    ``layer``: "input" or "output" for the weights of the model's input layers and readouts, see
+    :class:`Constants`.
+    ``query``: of a weight that writes the queries of attention (dimension, first, last, of so many,
+    blocks) rows that do, in each of so many blocks at the base (0: as many as fit), only where a
+    constant is theirs; ``query_mult`` is what their draw is multiplied by beside ``init_mult``, if
+    they are not all.
     """
 
     name: str
@@ -82,6 +85,7 @@ class Parameter:
     parts: tuple[Part, ...] = ()
     layer: str = ""
     query: tuple[int, ...] = ()
+    query_mult: float = 1.0
 
     @cached_property
     def ratios(self) -> Ratios:
@@ -97,6 +101,36 @@ class Parameter:
         return sum(part.base_size for part in self.parts if not part.grows)
 
     @property
+    def queries(self) -> list[range]:
+        """The rows that write queries, at the target."""
+        dim, first, last, of, blocks = self.query
+        if self.parts:
+            sizes = [[p.base_size for p in self.parts], [p.size for p in self.parts]]
+            return [range(moved(first, *sizes), moved(last, *sizes))]
+        blocks = blocks or self.shape[dim] // of
+        size = self.shape[dim] // blocks
+        one = range(first * size // of, last * size // of)
+        return [range(one.start + n * size, one.stop + n * size) for n in range(blocks)]
+
+    @property
+    def drawn(self) -> tuple[int, list[tuple[int, bool, float]]]:
+        """A dimension, and consecutive pieces along it that are drawn in one way.
+
+        Each has its size, whether it grows, and what muP multiplied its draw by.
+        """
+        dim = self.fan_out_dims[0] if self.parts else self.query[0] if self.query else 0
+        parts = [(p.size, p.grows, p.init_mult) for p in self.parts]
+        size = self.shape[dim] if self.shape else 1
+        parts = parts or [(size, bool(self.fan_out_dims), self.init_mult)]
+        if self.query_mult == 1.0:
+            return dim, parts
+        rows = [(n, *part[1:]) for n, part in enumerate(parts) for _ in range(part[0])]
+        for row in chain(*self.queries):
+            n, grows, factor = rows[row]
+            rows[row] = n, grows, factor * self.query_mult
+        return dim, [(len([*same]), grows, factor) for (_, grows, factor), same in groupby(rows)]
+
+    @property
     def is_embedding(self) -> bool:
         """Whether it is a matrix that reads the data."""
         return self.layer == "input" and len(self.shape) > 1
@@ -104,6 +138,16 @@ class Parameter:
     @property
     def role(self) -> Role:
         return role_of(bool(self.fan_in_dims), bool(self.fan_out_dims))
+
+
+def moved(edge: int, before: Sequence[int], after: Sequence[int]) -> int:
+    """Where an edge in consecutive parts of some sizes is once they have other sizes."""
+    done, total = 0, 0
+    for old, new in zip(before, after, strict=True):
+        if edge <= done + old:
+            return total + (edge - done) * new // old
+        done, total = done + old, total + new
+    return total
 
 
 def ratios(

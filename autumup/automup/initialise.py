@@ -193,10 +193,8 @@ Factors = tuple[tuple[int, int, float], ...]
 
 
 def _factors(fact: Parameter) -> Factors:
-    if fact.parts:
-        dim = fact.fan_out_dims[0]
-        return tuple((dim, part.size, part.init_mult) for part in fact.parts)
-    return ((0, fact.shape[0] if fact.shape else 1, fact.init_mult),)
+    dim, drawn = fact.drawn
+    return tuple((dim, size, factor) for size, _, factor in drawn)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any
 
 from automup.constants import NO_CONSTANTS, Constants
 from automup.errors import PlanError, UsageError
-from automup.facts import Parameter, Part, Site, Unresolved
+from automup.facts import Parameter, Site, Unresolved
 from automup.files import write_atomically
 from automup.forms import at_one_rate, check_form, may_change, scale
 from automup.reading import parse, read
@@ -201,18 +201,10 @@ def _tuned(p: Parameter, constants: Constants) -> Parameter:
 
 
 def _with_queries(p: Parameter, factor: float) -> Parameter:
-    """A parameter whose rows that write queries are drawn that much wider.
-
-    Of a fused weight they become a part of their own.
-    """
-    dim, first, last, of = p.query
-    if (first, last) == (0, of):
-        return _stored(p, factor)
-    parts = []
-    for begin, end, times in ((0, first, 1.0), (first, last, factor), (last, of, 1.0)):
-        size = (end - begin) * p.shape[dim] // of
-        parts += [Part(size, end - begin, True, p.init_mult * times)] if size else []
-    return dataclasses.replace(p, parts=tuple(parts))
+    """A parameter whose rows that write queries are drawn that much wider."""
+    _, first, last, of, _ = p.query
+    whole = (first, last) == (0, of)
+    return _stored(p, factor) if whole else dataclasses.replace(p, query_mult=factor)
 
 
 def _stored(p: Parameter, factor: float) -> Parameter:
@@ -238,8 +230,22 @@ def _faults(p: Parameter) -> Iterator[str]:
         yield "shape has a dimension that grows and cannot be a size"
     elif p.parts and not _add_up(p):
         yield "parts do not add up to its shape"
-    if min([p.init_mult, *(part.init_mult for part in p.parts)]) < 0:
+    elif p.query and not _queries_fit(p):
+        yield "query does not fit its shape"
+    if min([p.init_mult, p.query_mult, *(part.init_mult for part in p.parts)]) < 0:
         yield "init_mult is negative"
+
+
+def _queries_fit(p: Parameter) -> bool:
+    if len(p.query) != 5 or not 0 <= p.query[0] < len(p.shape):
+        return False
+    dim, first, last, of, blocks = p.query
+    cut = bool(p.parts)
+    if not 0 <= first < last <= of or (cut and (blocks, p.fan_out_dims) != (1, (dim,))):
+        return False
+    size, base = p.shape[dim], p.base_shape[dim]
+    even = cut or not size % (blocks or of)
+    return even and of * (blocks or base // of) == base
 
 
 def _add_up(p: Parameter) -> bool:

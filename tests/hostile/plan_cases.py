@@ -344,6 +344,23 @@ CASES = [
         "missing. (plan.json) Make it again with `automup explain MODEL --save FILE`.",
         plan({"parts": [{"size": 3}]}),
     ),
+    *(
+        Case(
+            f"plan {what}",
+            PLAN,
+            1,
+            "automup: Not a plan of schema SCHEMA: parameters[0].query does not fit its shape. "
+            "(plan.json) Make it again with `automup explain MODEL --save FILE`.",
+            plan({"query": query}),
+        )
+        for what, query in {
+            "queries of nowhere": [7, 0, 1, 2, 1],
+            "queries of nothing": [0, 0, 0, 0, 0],
+            "queries beyond": [0, 3, 9, 8, 1],
+            "queries of uneven blocks": [0, 0, 1, 3, 0],
+            "queries in part": [0, 0],
+        }.items()
+    ),
     Case(
         "plan site",
         PLAN,

@@ -44,21 +44,40 @@ class UnseenError(Exception):
 
 @dataclass(frozen=True)
 class Rows:
-    """Entries ``first`` to ``last`` (exclusive) along a dimension of ``size`` of a weight."""
+    """Entries ``first`` to ``last`` (exclusive) of each block of ``size`` along a dimension.
+
+    The weight has so many ``blocks``, as where a head's queries, keys and values stand side by
+    side; 0: as many as fit.
+    """
 
     dim: int
     first: int
     last: int
     size: int
+    blocks: int = 1
 
     @property
-    def share(self) -> tuple[int, Fraction, Fraction]:
-        """What stays of them at other widths: the dimension, and where they begin and end."""
-        return self.dim, Fraction(self.first, self.size), Fraction(self.last, self.size)
+    def share(self) -> tuple[int, int, Fraction, Fraction]:
+        """What stays of blocks that grow: how many they are, and where in them the rows are."""
+        first, last = (Fraction(n, self.size) for n in (self.first, self.last))
+        return self.dim, self.blocks, first, last
+
+    @property
+    def place(self) -> tuple[int, int, int, int]:
+        """What stays where there are more blocks."""
+        return self.dim, self.first, self.last, self.size
 
     @property
     def whole(self) -> bool:
         return (self.first, self.last) == (0, self.size)
+
+    def meets(self, other: Rows) -> bool:
+        """Whether any entry is of both, as far as is known."""
+        mine, theirs = (
+            {block * r.size + n for block in range(r.blocks) for n in range(r.first, r.last)}
+            for r in (self, other)
+        )
+        return self.dim != other.dim or not mine.isdisjoint(theirs)
 
 
 def query_rows(nodes: Sequence[Node]) -> dict[str, Rows]:
@@ -76,7 +95,7 @@ def query_rows(nodes: Sequence[Node]) -> dict[str, Rows]:
                 raise UnseenError(query, "no weight writes its queries")
             for name, here in rows.items():
                 other = keys.get(name)
-                if other and max(other.first, here.first) < min(other.last, here.last):
+                if other and here.meets(other):
                     raise UnseenError(query, f"{name} writes its keys, too")
                 if found.setdefault(name, here) != here:
                     raise UnseenError(query, f"{name} is read as queries in two ways")
@@ -152,26 +171,29 @@ def _rows(operand: Node, query: Node) -> dict[str, Rows]:
     value = torch.view_as_real(value) if value.is_complex() else value
     (value * replay.random(value.shape)).sum().backward()
     return {
-        name: _consecutive(name, tensor.grad != 0, query)
+        name: _even(name, tensor.grad != 0, query)
         for name, tensor in weights.items()
         if tensor.grad is not None and bool(tensor.grad.any())
     }
 
 
-def _consecutive(name: str, taken: Tensor, query: Node) -> Rows:
-    """The rows that a mask over a weight's entries takes, along one dimension."""
+def _even(name: str, taken: Tensor, query: Node) -> Rows:
+    """The rows that a mask over a weight's entries takes, along one dimension: evenly spaced."""
     along = [
         taken.movedim(d, 0).flatten(1).any(1) if taken.dim() > 1 else taken
         for d in range(taken.dim())
     ]
     partial = [d for d, mask in enumerate(along) if not bool(mask.all())]
     dim = partial[0] if partial else 0
-    places = along[dim].nonzero().flatten().tolist()
-    first, last = places[0], places[-1] + 1
-    whole = len(partial) < 2 and int(taken.sum()) * taken.shape[dim] == len(places) * taken.numel()
-    if not whole or len(places) < last - first:
-        raise UnseenError(query, f"the rows of {name} that write its queries are not consecutive")
-    return Rows(dim, first, last, taken.shape[dim])
+    places, rows = along[dim].nonzero().flatten().tolist(), taken.shape[dim]
+    blocks = sum(place - 1 not in places for place in places)
+    size, length = rows // blocks, len(places) // blocks
+    found = Rows(dim, places[0], places[0] + length, size, blocks)
+    expected = [block * size + n for block in range(blocks) for n in range(*found.place[1:3])]
+    full = len(partial) < 2 and int(taken.sum()) * rows == len(places) * taken.numel()
+    if not full or rows % blocks or places != expected:
+        raise UnseenError(query, f"the rows of {name} that write its queries are not evenly spaced")
+    return found
 
 
 @dataclass

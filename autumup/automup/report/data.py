@@ -68,17 +68,17 @@ def _parameter(plan: Plan, p: Parameter, known: Known, decay: str) -> dict[str, 
         "multiplier": plan.scale(p)
         * next((s.factor for s in plan.sites if s.parameter in p.names), 1.0),
         **_picked(p, "reason source"),
-        **({"parts": list(_parts(p))} if p.parts else {}),
+        **({"parts": parts} if len(parts := list(_parts(p))) > 1 else {}),
     }
 
 
 def _parts(p: Parameter) -> Iterator[dict[str, Any]]:
     """The parts of a fused weight: rows from first up to, not including, last."""
     first = 0
-    for part in p.parts:
-        last = first + part.size
-        role = role_of(bool(p.fan_in_dims), part.grows)
-        yield {"rows": [first, last], "role": str(role), "init_mult": part.init_mult}
+    for size, grows, factor in p.drawn[1]:
+        last = first + size
+        role = role_of(bool(p.fan_in_dims), grows)
+        yield {"rows": [first, last], "role": str(role), "init_mult": factor}
         first = last
 
 

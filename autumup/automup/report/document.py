@@ -80,14 +80,19 @@ def _cells(p: Mapping[str, Any], plan: Plan) -> tuple[str, ...]:
     if "parts" in p:
         role = _each(part["role"] for part in p["parts"])
         init = _each(_times(part["init_mult"]) for part in p["parts"])
-        rows = ", ".join("{}:{}".format(*part["rows"]) for part in p["parts"])
+        rows = _few(["{}:{}".format(*part["rows"]) for part in p["parts"]], ", ")
         why = f"fused, cut into rows {rows}; {why}"
     return role, " → ".join(sizes), init, *factors, why
 
 
 def _each(values: Iterable[str]) -> str:
     """The values of a fused weight's parts: one for neighbours that share it."""
-    return " | ".join(value for value, _ in groupby(values))
+    return _few([value for value, _ in groupby(values)], " | ")
+
+
+def _few(values: Sequence[str], between: str) -> str:
+    """The first four of many."""
+    return between.join([*values[:4], *(["…"] if len(values) > 4 else [])])
 
 
 def _number(value: float) -> str:

@@ -53,6 +53,13 @@ _HEADER_READS = """\
 _HEADER_PARTS = """\
 #   parts    [(base size, whether it grows), ...] of the rows of a fused weight, in order
 """
+_HEADER_QUERY = """\
+#   query    (dimension, first, last, of, blocks): the rows of each block that write the queries
+#            of attention, at the base; of so many blocks, or, if 0, of as many as there are
+"""
+_HEADER_QUERY_PART = """\
+#   query_part  which of the parts writes the queries
+"""
 _HEADER_INIT = """\
 #   init     how the constructor's own std changes with width already: [(exponent,
 #            dimensions, base size), ...], each (sum of sizes / base size) ** exponent; a
@@ -171,7 +178,7 @@ _RESCALE = """\
         factor = {factor}
         if factor != 1.0:
             p.mul_(factor)
-{queries}"""
+"""
 _RESCALE_PARTS = """\
         for rows, grows in _mup_parts(row, p):
             if "fan_in" not in row:
@@ -183,7 +190,19 @@ _RESCALE_PARTS = """\
             factor = {factor}
             if factor != 1.0:
                 rows.mul_(factor)
-{queries}"""
+"""
+
+_SCALE_QUERIES = """\
+        if "query" in row:
+            dim, first, last, of, blocks = row["query"]
+            split = p.unflatten(dim, (blocks or p.shape[dim] // of, -1))
+            start, stop = (edge * split.shape[dim + 1] // of for edge in (first, last))
+            split.narrow(dim + 1, start, stop - start).mul_(MUP_CONSTANTS["query_init"])
+"""
+_SCALE_QUERY_PART = """\
+        if "query_part" in row:
+            _mup_parts(row, p)[row["query_part"]][0].mul_(MUP_CONSTANTS["query_init"])
+"""
 
 
 @dataclass(frozen=True)
@@ -218,6 +237,14 @@ class Block:
     def _reads(self) -> bool:
         return any(row.layer == "input" for row in self.rows.values())
 
+    @property
+    def _has_queries(self) -> bool:
+        return any(row.query for row in self.rows.values())
+
+    @property
+    def _has_query_parts(self) -> bool:
+        return any(row.query_part is not None for row in self.rows.values())
+
     def code(self) -> str:
         """The block's source."""
         parts = [self._header() + self._tables(), *self._functions()]
@@ -229,6 +256,8 @@ class Block:
             _HEADER_PARTS: self._cut,
             attention.HEADER: bool(self.contents.head_dims),
             _HEADER_READS: self._reads and not self.exchanged.tuned,
+            _HEADER_QUERY: self._has_queries,
+            _HEADER_QUERY_PART: self._has_query_parts,
             _HEADER_INIT: any(row.init != () for row in self.rows.values()),
             _HEADER_JOINED: self._joined,
         }
@@ -266,6 +295,8 @@ class Block:
         """``mup_init_``."""
         text = _INIT.replace("{drawn}", _DRAWN_JOINED if self._joined else _DRAWN)
         text += _RESCALE_PARTS if self._cut else _RESCALE
+        text += _SCALE_QUERIES if self._has_queries else ""
+        text += _SCALE_QUERY_PART if self._has_query_parts else ""
         blanks = {blank: choice if self.redrawn else "" for blank, choice in _CHOICE.items()}
         for blank, filled in {**blanks, **self.exchanged.of_init(cut=self._cut)}.items():
             text = text.replace(blank, filled)

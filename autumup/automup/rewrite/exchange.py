@@ -59,10 +59,6 @@ class Exchange:
         return any(name.endswith("_init") for name in self.constants.changed)
 
     @property
-    def _queries(self) -> bool:
-        return "query_init" in self.constants.changed
-
-    @property
     def names(self) -> tuple[str, ...]:
         """The names that the file's own may not be."""
         return (*NAMES, *self.classes.values())
@@ -75,7 +71,6 @@ class Exchange:
         if self.tuned:
             said += _HEADER_CONSTANTS
             said += _HEADER_DRAWN if self._redraws else ""
-            said += _HEADER_QUERY if self._queries else ""
         if self.form != "default":
             said += _HEADER_FORM.replace("{form}", self.form)
         return said + (_HEADER_SCALED if self.scaled else "")
@@ -147,13 +142,11 @@ class Exchange:
     def of_init(self, *, cut: bool) -> dict[str, str]:
         """What fills the blanks of ``mup_init_``; ``cut``: some weights are cut into parts."""
         if not self:
-            plain = {"{laws}": "laws", "{factor}": "wanted / drawn", "{queries}": ""}
-            return {"{unknown}": _LEAVE, **plain}
+            return {"{unknown}": _LEAVE, "{laws}": "laws", "{factor}": "wanted / drawn"}
         line = f"\n{' ' * (12 if cut else 8)}factor *= _mup_gain(row, p.shape)"
         line += f" * _mup_constants(row{', grows' if cut else ''})[2]" if self.tuned else ""
         factor = f"1.0 if laws is None else wanted / drawn{line}"
-        queries = _SCALE_QUERIES if self._queries else ""
-        return {"{unknown}": "", "{laws}": "laws or []", "{factor}": factor, "{queries}": queries}
+        return {"{unknown}": "", "{laws}": "laws or []", "{factor}": factor}
 
 
 NO_EXCHANGE = Exchange()
@@ -172,10 +165,6 @@ _HEADER_CONSTANTS = """\
 """
 _HEADER_DRAWN = """\
 #   drawn    False where the author's init is not random, so that no constant changes it
-"""
-_HEADER_QUERY = """\
-#   query    (dimension, first, last, of): the rows that write the queries of attention, at the
-#            base; their share is the same at every width
 """
 _HEADER_FORM = """\
 # MUP_FORM: every parameter stands for a weight scale * p, as the forward pass multiplies it;
@@ -244,12 +233,6 @@ def mup_scale_(model):
             module.mup_output = known[2] if second else None
 '''
 
-_SCALE_QUERIES = """\
-        if "query" in row:
-            dim, first, last, of = row["query"]
-            start, stop = (edge * p.shape[dim] // of for edge in (first, last))
-            p.narrow(dim, start, stop - start).mul_(MUP_CONSTANTS["query_init"])
-"""
 _LEAVE = """\
         if laws is None:
             continue

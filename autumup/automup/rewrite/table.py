@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import accumulate, combinations, pairwise
 from types import MappingProxyType
 
 from automup.constants import NO_CONSTANTS, Constants
@@ -31,8 +31,8 @@ class Row:
     that the constructor follows, None where the init is to be left alone. ``parts`` are the pieces
     of a fused weight's rows: their base sizes, and whether they grow. ``head_dim`` is the size of a
     head at the base where the weight is the output projection of torch's own attention. ``layer``
-    is "input" for a matrix that reads the data; it, ``drawn`` and ``query`` say which constants are
-    the parameter's, where there are any.
+    is "input" for a matrix that reads the data; it, ``drawn``, ``query`` and ``query_part``, the
+    number of one of the ``parts``, say which constants are the parameter's, where there are any.
     """
 
     fan_in: Dims
@@ -43,6 +43,7 @@ class Row:
     layer: str = ""
     drawn: bool = True
     query: tuple[int, ...] = ()
+    query_part: int | None = None
 
     def code(self) -> dict[str, str]:
         """The row's entries as source; what is empty is left out."""
@@ -60,6 +61,8 @@ class Row:
             entries["drawn"] = "False"
         if self.query:
             entries["query"] = str(self.query)
+        if self.query_part is not None:
+            entries["query_part"] = str(self.query_part)
         if self.init is None:
             entries["init"] = "None"
         elif self.init:
@@ -99,10 +102,26 @@ def table(
         rows[p.name] = replace(_row(p, shapes), head_dim=head_dims.get(p.name, 0), layer=layer)
     for p in parameters if constants.changed else ():
         kept = p.init_std == 0.0 and constants.init(p.role, p.layer) != 1.0
-        query = queries.get(p.name, ()) if p.init_std != 0.0 else ()
-        rows[p.name] = replace(rows[p.name], layer=p.layer, drawn=not kept, query=query)
+        rows[p.name] = replace(rows[p.name], layer=p.layer, drawn=not kept)
+        if p.name in queries and p.init_std != 0.0:
+            rows[p.name] = _with_queries(rows[p.name], p, queries[p.name])
     patterns = _patterns(rows)
     return {patterns[name]: _general(name, row) for name, row in rows.items()}
+
+
+def _with_queries(row: Row, p: Parameter, query: tuple[int, ...]) -> Row:
+    """The row that says which of a weight's rows write queries; a part of it, where they are."""
+    _, first, last, of, _ = query
+    if not row.parts or (first, last) == (0, of):
+        return replace(row, query=query)
+    edges = [*accumulate((size for size, _ in row.parts), initial=0)]
+    if (first, last) not in pairwise(edges):
+        raise RewriteError(
+            f"{p.name}: the rows that write its queries are no part of those that grow alike.",
+            where=p.source,
+            fix="Leave query_init at 1, or use automup.parametrize.",
+        )
+    return replace(row, query_part=edges.index(first))
 
 
 def patterns_of(names: Iterable[str], rows: Mapping[str, Row]) -> dict[str, list[str]]:
