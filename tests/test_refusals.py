@@ -87,6 +87,7 @@ class Refusal:
 
 
 W = "self.w = nn.Parameter(torch.randn(d, d))"
+FLAT = "self.w = nn.Parameter(torch.randn(d * d))"
 REFUSALS = [
     Refusal(
         "unknown layer in several blocks",
@@ -164,6 +165,23 @@ REFUSALS = [
         'at FILE:26:12). Say what the weight is: overrides={"w": automup.Role.HIDDEN} (it '
         "sums over one dimension that grows and writes another). strict=False leaves it "
         "alone.",
+    ),
+    Refusal(
+        "a matrix kept in a vector",
+        net("h = F.linear(h, self.w.view(h.shape[-1], -1))", FLAT),
+        "w: one dimension of it holds two infinite axes, which its shape alone does not tell "
+        "(mm.default at FILE:26:12). Give its nn.Parameter a dimension for each of the sizes. "
+        "strict=False leaves it alone.",
+    ),
+    Refusal(
+        "a matrix kept in a vector, coordinate by coordinate first",
+        net(
+            "w = self.w.view(h.shape[-1], -1)\nh = F.linear(h, w.abs().mean(1) * w.sign() + w)",
+            FLAT,
+        ),
+        "w: one dimension of it holds two infinite axes, which its shape alone does not tell "
+        "(mean.dim at FILE:27:24). Give its nn.Parameter a dimension for each of the sizes. "
+        "strict=False leaves it alone.",
     ),
     Refusal(
         "two uses",

@@ -27,7 +27,8 @@ A_LITTLE = 0.3
 class Use:
     """One use of a weight: what the operation sums over and what it writes.
 
-    ``raw``: it reads the weight's own entries, not what was computed from them.
+    ``raw``: it reads the weight's own entries, not what was computed from them; ``matrix``: they
+    lie along more than one infinite axis there, whatever the weight's own shape is.
     """
 
     parameter: str
@@ -38,6 +39,7 @@ class Use:
     fan_out: Size
     lost: bool = False
     raw: bool = True
+    matrix: bool = False
 
 
 @dataclass(frozen=True)
@@ -259,6 +261,7 @@ class Flow:
             held_sizes = sizes if axes is None else [held([axis]) for axis in axes]
             fan_out = product([*_written_sizes(held_sizes, dims, how), spread])
             fan_out = (fan_out[0] // share, fan_out[1] // share)
+            across = [size for size in held_sizes if log_ratio(size)]
             self.uses.append(
                 Use(
                     view.parameter,
@@ -269,6 +272,7 @@ class Flow:
                     fan_out,
                     lost=axes is None and bool(dims),
                     raw=view.raw and view.terms is None,
+                    matrix=len(across) > 1,
                 )
             )
 

@@ -12,12 +12,13 @@ from automup.analysis.dataflow import Dataflow, Size, log_ratio
 from automup.analysis.ops import RULES
 from automup.analysis.ops.registry import USERS, arguments
 from automup.analysis.sites import Analysis
-from automup.analysis.weights import WeightSummary
+from automup.analysis.weights import FLAT, WeightSummary
 from automup.capture.graph import Node
 from automup.facts import Unresolved
 from automup.overrides import growing_dims, is_square, suggestion
 
 _ANOTHER_RULE = "Register the rule that it follows, with replace=True."
+_OF_A_SHAPE = "Give its nn.Parameter a dimension for each of the sizes."
 _LAYER = "layer"
 """Stands for an override that is still to be worded."""
 
@@ -46,7 +47,9 @@ def open_ends(
         if summary.problem and not (summary.primary is None and name in named):
             op = _op_text(summary.primary.node) if summary.primary else "parameter"
             reason = f"{name}: {summary.problem}"
-            item = Unresolved(place_of_use(summary), op, reason, override=_LAYER)
+            flat = _OF_A_SHAPE if summary.problem == FLAT else ""
+            say = "" if flat else _LAYER
+            item = Unresolved(place_of_use(summary), op, reason, override=say, advice=flat)
             yield _with_parameters(item, [name], grows, weights)
 
 

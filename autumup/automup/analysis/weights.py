@@ -14,6 +14,9 @@ from automup.analysis.states import EPSILON, Scale
 from automup.overrides import Fans
 from automup.rules import Ratios, init_multiplier, role_of
 
+FLAT = "one dimension of it holds two infinite axes, which its shape alone does not tell"
+"""The problem of a matrix that is kept in a vector."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -151,19 +154,21 @@ def _summary(
 
 def _is_matrix_used_as_vector(primary: Use, infinite: tuple[int, ...]) -> bool:
     """It writes two infinite dimensions and sums over none: a later sum would be its fan_in."""
-    return len(infinite) > 1 and not primary.in_dims
+    return (len(infinite) > 1 or primary.matrix) and not primary.in_dims
 
 
 def _problem(
     uses: list[Use], primary: Use, sizes: tuple[Size, ...], infinite: tuple[int, ...]
 ) -> str:
     if _is_matrix_used_as_vector(primary, infinite):
+        if len(infinite) == 1:
+            return FLAT
         return "it has two infinite dimensions and this use of it sums over neither"
     if infinite and any(u.lost for u in uses):
         return "its dimensions are lost in the operations between it and its use"
     by_shape = math.fsum(log_ratio(sizes[d]) for d in primary.in_dims)
     if abs(by_shape - log_ratio(primary.fan_in)) > EPSILON:
-        return "it sums over a part of an infinite dimension that its shape alone does not tell"
+        return FLAT
     for use in uses:
         same_sum = abs(log_ratio(use.fan_in) - log_ratio(primary.fan_in)) < EPSILON
         if same_sum and use.in_dims != primary.in_dims:
