@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,15 @@ EXAMPLES = ROOT / "examples"
 sys.path.insert(0, str(EXAMPLES))
 sys.path.insert(0, str(Path(__file__).parent))
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported lives to the end: the garbage collector need not look through it again."""
+    from automup.capture.caches import forget_tensors
+
+    forget_tensors(torch.nn.Identity())  # which looks for the caches that there are
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
