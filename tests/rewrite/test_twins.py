@@ -218,6 +218,20 @@ def test_an_instance_of_another_name() -> None:
     assert [p.why for p in unrun(source.replace("self", "me")).notes] == ["calls me.head"]
 
 
+@pytest.mark.parametrize(
+    "call, why",
+    [
+        ("n = self.head.weight.numel()", []),
+        ("n = self.head.weight.size(-1) + self.table.dim()", []),
+        ("return self.head.size(x)", ["calls self.head.size"]),
+        ("return self.size(x, 0)", ["calls self.size"]),
+    ],
+)
+def test_a_question_about_a_tensor_is_no_call_of_a_submodule(call: str, why: list[str]) -> None:
+    source = method(f"if x:\n    {call}  # unrun\nreturn x")
+    assert [p.why for p in unrun(source).notes] == why
+
+
 def test_bases_of_executed_classes_count_and_strangers_do_not() -> None:
     source = HEADER + (
         "class Base(nn.Module):\n    def attend(self, q, k):\n        return q @ k  # unrun\n\n\n"

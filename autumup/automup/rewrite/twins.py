@@ -243,7 +243,7 @@ class _Search:
         """What ``self.something(...)`` a statement calls that is not a method of the class."""
         methods = self.outline.methods(function.owner) | _MODULE_METHODS
         for node in _expressions(statement):
-            if isinstance(node, cst.Call):
+            if isinstance(node, cst.Call) and not _asks_for_a_fact(node):
                 attribute = _attribute_of(_selves(function), node.func)
                 if attribute and attribute not in methods:
                     return code(node.func)
@@ -253,6 +253,20 @@ class _Search:
 def _tells_a_fact(node: cst.Attribute) -> bool:
     """Whether an attribute of a tensor, or what such a method returns, is not in its values."""
     return node.attr.value in _FACTS
+
+
+def _asks_for_a_fact(call: cst.Call) -> bool:
+    """``weight.numel()``, ``x.size(-1)``: a submodule would be given a tensor."""
+    return (
+        isinstance(call.func, cst.Attribute)
+        and _tells_a_fact(call.func)
+        and all(_is_whole(arg.value) for arg in call.args)
+    )
+
+
+def _is_whole(node: cst.BaseExpression) -> bool:
+    inner = node.expression if isinstance(node, cst.UnaryOperation) else node
+    return isinstance(inner, cst.Integer)
 
 
 _FACTS = frozenset(
