@@ -137,8 +137,10 @@ ANY_MODEL: tuple[Way, ...] = (
 )  # fmt: skip
 WAYS: tuple[tuple[Way, str], ...] = (
     *itertools.product(ANY_MODEL, MODELS),
-    (tensors_on_two, "attribute"),
-    (tensors_and_fsdp, "attribute"),
+    *itertools.product(
+        (tensors_on_two, tensors_and_fsdp), ("attribute", "attribute in uniform-lr")
+    ),
+    *itertools.product((ddp, fsdp_resumed), ("gpt in uniform-lr", "multihead in table8")),
 )
 
 

@@ -117,8 +117,12 @@ MODELS: dict[str, Callable[[int], nn.Module]] = {
 
 @functools.cache
 def parametrized(name: str) -> Mup:
-    model_class = MODELS[name]
-    return automup.parametrize(lambda width=BASE: model_class(width), inputs=(TOKENS[:2],))
+    """A model of these by its name, or by its name and a form."""
+    model, _, form = name.partition(" in ")
+    model_class = MODELS[model]
+    return automup.parametrize(
+        lambda width=BASE: model_class(width), inputs=(TOKENS[:2],), form=form or "default"
+    )
 
 
 def fresh(name: str, seed: int = 1) -> nn.Module:
