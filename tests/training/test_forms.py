@@ -94,6 +94,20 @@ def test_every_form_trains_the_same_function(case: Case, family: str, kind: str)
     assert expected[-1] < expected[0]
 
 
+@pytest.mark.parametrize("case", [cases.GPT, cases.LLAMA], ids=str)
+def test_table8_trains_the_same_function_with_muon_too(case: Case) -> None:
+    """Only readouts have a factor there, and those are left to AdamW."""
+    settings: dict[str, Any] = {"lr": 0.02, "weight_decay": 0.1, "rest": {"lr": 1e-3, "eps": 1e-4}}
+    default, formed = pair(case, "table8")
+    before, after = (
+        parametrized(case, form).optimizer(model, torch.optim.Muon, **settings)
+        for form, model in (("default", default), ("table8", formed))
+    )
+    expected = losses(case, default, before)
+    torch.testing.assert_close(losses(case, formed, after), expected, rtol=1e-9, atol=0.0)
+    assert expected[-1] < expected[0]
+
+
 def test_the_constants_of_a_model_go_into_the_form_too() -> None:
     constants = {"input_lr": 0.5, "hidden_lr": 2.0, "output_mult": 3.0}
     default, formed = pair(cases.MLP, "uniform-lr", **constants)
