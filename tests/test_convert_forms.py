@@ -48,6 +48,7 @@ FILES: dict[Case, File] = {
     cases.RESNET: one("resnet.py", width=8),
     cases.GPT: one("gpt.py", n_embd=32),
     cases.LLAMA: one("llama.py", dim=32),
+    cases.EINSUM: one("einsum_net.py", d_model=32),
 }
 FORMS = ("uniform-lr", "uniform-lr-sgd", "table8")
 
@@ -196,7 +197,13 @@ TUNED = {
     "output_init": 3.0,
 }
 ATTENTION = {**TUNED, "attention_mult": 2.0}
-CONSTANTS = {cases.MLP: TUNED, cases.RESNET: TUNED, cases.GPT: ATTENTION, cases.LLAMA: ATTENTION}
+CONSTANTS = {
+    cases.MLP: TUNED,
+    cases.RESNET: TUNED,
+    cases.GPT: ATTENTION,
+    cases.LLAMA: ATTENTION,
+    cases.EINSUM: ATTENTION,
+}
 
 
 @pytest.mark.parametrize("width", [1, 4])
@@ -580,12 +587,101 @@ def test_a_layer_of_a_deeper_model_is_scaled_too() -> None:
     assert factors == {0.25}
 
 
+READS = """
+import torch
+from torch import nn
+
+
+class Mix(nn.Module):
+    def __init__(self, rows: int, columns: int, bias: bool):
+        super().__init__()
+        self.w = nn.Parameter(torch.empty(rows, columns))
+        self.b = nn.Parameter(torch.zeros(columns)) if bias else None
+        self.draw()
+
+    def draw(self):
+        nn.init.normal_(self.w, std=self.w.shape[0] ** -0.5)
+
+    def product(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.shape[-1] == self.w.shape[0]
+        return x @ self.w
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.product(torch.tanh(x)) if x.dim() > 1 else self.w.t() @ torch.tanh(x)
+        return torch.tanh(y if self.b is None else y + self.b)
+
+
+class Gated(Mix):
+    def __init__(self, width: int):
+        super().__init__(width, width, False)
+        self.table = nn.Parameter(torch.randn(2, width, width) / width**0.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) * torch.tanh(torch.einsum("bi,io->bo", x, self.table[1]))
+
+
+class Net(nn.Module):
+    def __init__(self, width: int = 16):
+        super().__init__()
+        self.one, self.two, self.gated = Mix(8, width, True), Mix(width, width, True), Gated(width)
+        self.head = nn.Linear(width, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.gated(self.two(self.one(x))))
+"""
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_weights_are_multiplied_where_methods_read_them(form: str) -> None:
+    """In a helper, in a branch that no trace ran, at an index, in an inherited method."""
+    made = convert_text(READS, f"reads_{form}.py", form=form)
+    source = load_model(str(FOLDER / f"reads_{form}.py"))
+    default, mu = (
+        automup.parametrize(lambda width=16: source.build({"width": width}), form=name)
+        for name in ("default", form)
+    )
+    make, settings = next(iter(OPTIMIZERS[form].values()))
+    plan = mu.plan(48)
+    models = [default(48).double(), mu(48).double(), made.build({"width": 48}).double()]
+    with torch.no_grad():
+        for name, weight in models[0].named_parameters():
+            for model in models[1:]:
+                model.get_parameter(name).copy_(weight / plan.scale(plan.parameter(name)))
+    optimizers = [
+        default.optimizer(models[0], make, **settings),
+        mu.optimizer(models[1], make, **settings),
+        made.module.mup_optimizer(models[2], optimizer=make, **settings),
+    ]
+    expected, *found = map(trained, models, optimizers)
+    for each in found:
+        torch.testing.assert_close(each, expected, rtol=1e-9, atol=0.0)
+    row = torch.randn(16 * 3, dtype=torch.float64)
+    two = [model.two(row) for model in models]
+    for each in two[1:]:
+        torch.testing.assert_close(each, two[0], rtol=1e-9, atol=1e-12)
+    twice = copy.deepcopy(models[2]).two(row)
+    assert torch.equal(twice, two[2])
+
+
 # --- what is refused ------------------------------------------------------------------------------
 
 
-def test_weights_without_a_module_of_their_own_are_refused_by_name() -> None:
-    with pytest.raises(RewriteError, match=r"no place for the multiplier.*default form"):
-        converted(File("einsum_net.py", (("d_model", 32),), form="uniform-lr"))
+def test_weights_that_torchs_own_code_reads_are_refused_by_name() -> None:
+    with pytest.raises(
+        RewriteError, match=r"attention.in_proj_weight: no place .*headAttention is not"
+    ):
+        convert_text(TORCHS, "torchs_form.py", form="uniform-lr")
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["def tied(self, x): return x @ self.w", "def again(self): torch.Tensor.normal_(self.w)"],
+    ids=["reads", "draws"],
+)
+def test_a_method_that_no_trace_ran_may_mean_either_weight(method: str) -> None:
+    text = READS.replace("def product", f"{method}\n\n    def product")
+    with pytest.raises(RewriteError, match=r"no trace ran Mix\.\w+, which reads it"):
+        convert_text(text, f"reads_unrun_{len(method)}.py", form="uniform-lr")
 
 
 def test_code_that_no_trace_ran_may_not_read_a_stored_weight() -> None:

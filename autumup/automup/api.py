@@ -29,7 +29,7 @@ from automup.realise import Realisation, realise
 from automup.refusals import described, refusal
 from automup.report import Explanation, describe
 from automup.rules import Role
-from automup.scaled_weights import Place, find_places, scales_of
+from automup.scaled_weights import Place, ReadPlace, find_places, scales_of
 from automup.study import Study, open_study
 from automup.targets import check_shapes, knobs_of_function, knobs_of_model, target_of
 from automup.tuning import check_constants
@@ -268,7 +268,7 @@ class Mup:
         multiply(model, self._changes(target))
 
     @cached_property
-    def _places(self) -> tuple[Place, ...]:
+    def _places(self) -> tuple[Place | ReadPlace, ...]:
         """Where the factors go that the form takes out of the learning rates."""
         if self.form == "default":
             return ()
@@ -276,7 +276,8 @@ class Mup:
         widths = [models.third, *(knobs for knobs, _ in self._study.probes)]
         plans = [self.plan(**knobs) for knobs in widths]
         with _on_cpu():
-            return find_places(models, plans, [trace.nodes for _, trace in reached])
+            traces, lines = [t.nodes for _, t in reached], self._study.exploration.lines
+            return find_places(models, plans, traces, lines)
 
     def _changes(self, target: dict[str, Any]) -> tuple[Change, ...]:
         """The multipliers of a model at a target."""

@@ -104,7 +104,8 @@ def convert(
 def _unrun(source: ModelSource, study: Study, written: Written, exchanged: Exchange) -> Unrun:
     """The file's code that no trace ran, but for that of other models and of kernels."""
     lines = frozenset(n for file, n in study.exploration.lines if file == source.file)
-    unrun = find_unrun(source.text, lines, [*written.edits], exchanged.attributes)
+    rewritten = frozenset(function_at(source.text, edit.span.line) for edit in exchanged.reads)
+    unrun = find_unrun(source.text, lines, [*written.edits], exchanged.attributes, rewritten)
     held = {type(m) for m in study.models.at_base.modules()}
     elsewhere = _kernel_lines(source)
     root = _root_class(source, study)
@@ -131,7 +132,7 @@ def _text(
     contents = Contents(
         root_class=root.__name__,
         parameters=plan.parameters,
-        edits=[*map(exchanged.of_edit, [*written.edits, *twins])],
+        edits=[*map(exchanged.of_edit, [*written.edits, *twins]), *exchanged.reads],
         knobs=study.base,
         fixed=_given(source, study),
         init_functions=functions,

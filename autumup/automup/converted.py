@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from torch import nn
+
 from automup.capture.load import ModelSource, load_text
 from automup.constants import NO_CONSTANTS, Constants
 from automup.edits import Factor
@@ -64,8 +66,18 @@ def without_scales(source: ModelSource) -> ModelSource:
     if converted_form(source) == "default":
         return source
     module = load_text(source.text, source.file)
-    vars(module)[exchange.CALL] = lambda model: None
+    vars(module)[exchange.CALL] = _without_scales
     return replace(source, cls=getattr(module, source.name), module=module)
+
+
+class _Ones(dict[str, float]):
+    def __missing__(self, name: str) -> float:
+        return 1.0
+
+
+def _without_scales(model: nn.Module) -> None:
+    for module in model.modules():
+        setattr(module, exchange.SCALES, _Ones())
 
 
 def original_of(source: ModelSource) -> ModelSource:
@@ -83,6 +95,7 @@ def original_of(source: ModelSource) -> ModelSource:
                 text = text.replace(f"{before}{code}", f"{before}1.0")
     module = load_text(text, source.file)
     vars(module).update({call: lambda *args, **options: None for call in CALLS})
+    vars(module)[exchange.CALL] = _without_scales
     ones = dict.fromkeys(getattr(module, exchange.CONSTANTS, {}), 1.0)
     vars(module).update({exchange.CONSTANTS: ones} if ones else {})
     return ModelSource(getattr(module, source.name), module, source.file, source.name, text)

@@ -15,6 +15,7 @@ class Factor:
 
     Without a constant it is exactly 1.0 when the size is the base's. ``size`` is an expression that
     is valid in the scope of the site, such as ``k.size(-1)``. ``named`` is code for the constant.
+    Without a size it is the constant alone.
     """
 
     size: str
@@ -32,6 +33,8 @@ class Factor:
         return self._power(-self.exponent, 1.0 / self.constant, "/")
 
     def _power(self, exponent: float, constant: float, by: str) -> str:
+        if not self.size:
+            return self.named or repr(constant)
         power = self._ratio_power(exponent)
         if self.named:
             named = self.named if by == "*" or " " not in self.named else f"({self.named})"

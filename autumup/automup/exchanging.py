@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import nn
 
 from automup.capture.load import ModelSource
 from automup.constants import Constants
+from automup.edits import Edit, Factor
 from automup.errors import RewriteError
 from automup.forms import UNIFORM, check_form
 from automup.models import Knobs
 from automup.plan import Plan
 from automup.planning import make_plan
 from automup.queries import tuned
-from automup.rewrite.exchange import Exchange
+from automup.rewrite.exchange import SCALES, Exchange
 from automup.rules import FAMILIES
-from automup.scaled_weights import Place, find_places, own_names, scales_of
+from automup.scaled_weights import (
+    Place,
+    ReadPlace,
+    find_places,
+    own_names,
+    read_edit,
+    scales_of,
+)
 from automup.study import Study
 from automup.tuning import check_constants
+from automup.weight_reads import Reads
 
 
 def exchanged_plan(study: Study, target: Knobs, form: str, constants: Constants) -> Plan:
@@ -42,9 +51,12 @@ def exchange_of(source: ModelSource, study: Study, form: str, constants: Constan
     widths = [models.third, *(knobs for knobs, _ in study.probes)]
     plans = [exchanged_plan(study, knobs, form, constants) for knobs in widths]
     _check_parts(make_plan(study, models.wide), form)
-    places = [*find_places(models, plans, [trace.nodes for _, trace in reached])]
+    traces, lines = [trace.nodes for _, trace in reached], study.exploration.lines
+    found = find_places(models, plans, traces, lines)
+    reads = [reads for p in found if isinstance(p, ReadPlace) for _, reads in p.methods]
     names = {name: p.name for p in plans[0].parameters for name in p.names}
     model = models.at_base
+    places = [place for place in found if isinstance(place, Place)]
     for place in places:
         _check_free(place)
     places = [place for place in places if place.numerator or place.output]
@@ -63,7 +75,38 @@ def exchange_of(source: ModelSource, study: Study, form: str, constants: Constan
         for scaled_name in scales_of(plan)
         for name in plan.parameter(scaled_name).names
     )
-    return Exchange(form, constants, scaled, classes, attributes)
+    return Exchange(
+        form, constants, scaled, classes, attributes, _readers(source, reads), _edits_of(reads)
+    )
+
+
+def _readers(source: ModelSource, found: Iterable[Reads]) -> dict[str, tuple[str, ...]]:
+    """The classes of the file whose methods read weights that they multiply, and which.
+
+    Raises:
+        RewriteError: if it is not at the top level of the file.
+    """
+    readers: dict[str, dict[str, None]] = {}
+    for reads in found:
+        if reads.file != source.file or reads.owner not in vars(source.module):
+            raise RewriteError(
+                f"The multiplier of a weight goes into {reads.function}, which is no method of a "
+                "class at the top level of the file.",
+                where=f"{reads.file}:{reads.spans[0][1].line}",
+                fix="Convert the file that has it, or use the default form.",
+            )
+        readers.setdefault(reads.owner, {}).update((name, None) for name, _ in reads.spans)
+    return {owner: tuple(names) for owner, names in readers.items()}
+
+
+def _edits_of(found: Iterable[Reads]) -> tuple[Edit, ...]:
+    """A class that several modules have is edited once."""
+    edits = {
+        read_edit(span, Factor("", 1, 0.0, named=f'{reads.me}.{SCALES}["{name}"]')): None
+        for reads in found
+        for name, span in reads.spans
+    }
+    return tuple(edits)
 
 
 def _check_parts(plan: Plan, form: str) -> None:

@@ -4,7 +4,8 @@ A module computes f(x; w). With W = s w for each of its weights, a, b and c, say
 f(x; s_a a, ...). For a Linear that is t f(u x; w, b) with t = s_b and u = s_w / s_b, for an
 Embedding or a norm t f(x; w). No type is looked up: the factors that a module's own weights allow
 are tried on it, with weights and factors drawn at random, so that what agrees is an identity. Then
-the whole model is tried. What fits nowhere is refused by name.
+the whole model is tried. Where none does, the weight is multiplied where the module's own methods
+read it. What fits nowhere is refused by name.
 """
 
 from __future__ import annotations
@@ -20,12 +21,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from automup.apply import Change, InputChange, OutputChange, multiply
+from automup.apply import Change, InputChange, MethodChange, OutputChange, multiply
 from automup.capture.graph import Node
+from automup.capture.runs import Lines
 from automup.capture.trace import Inputs
+from automup.edits import Edit, Factor
 from automup.errors import RewriteError
+from automup.facts import Span
 from automup.models import Models
 from automup.plan import Plan
+from automup.reach import Path, find_member
+from automup.weight_reads import Reads, UnreadError, find_reads
 
 CLOSE = 1e-5
 """The relative difference of what is equal but for rounding; a factor at a wrong place is of 1."""
@@ -63,6 +69,32 @@ class Place:
             yield OutputChange(self.module, below)
 
 
+@dataclass(frozen=True)
+class ReadPlace:
+    """Where a module's methods read its weights: what each calls them, and their first names."""
+
+    module: str
+    methods: tuple[tuple[Path, Reads], ...]
+    names: tuple[tuple[str, str], ...]
+
+    def changes(self, scales: Factors) -> Iterator[Change]:
+        """What to change in a model where the weights have these factors."""
+        factors = {own: scales.get(name, 1.0) for own, name in self.names}
+        for path, reads in self.methods:
+            edits = tuple(
+                read_edit(span, Factor("", 1, 0.0, factors[own]))
+                for own, span in reads.spans
+                if factors[own] != 1.0
+            )
+            if edits:
+                yield MethodChange(self.module, path, edits, file=reads.file)
+
+
+def read_edit(span: Span, factor: Factor) -> Edit:
+    """The edit of a read of a weight."""
+    return Edit(span, factor, constant=False, tensor_names=frozenset(), module_call=False)
+
+
 def scales_of(plan: Plan) -> dict[str, float]:
     """The factors of a plan's weights that are not 1."""
     found = {p.name: plan.scale(p) for p in plan.parameters}
@@ -70,8 +102,8 @@ def scales_of(plan: Plan) -> dict[str, float]:
 
 
 def find_places(
-    models: Models, plans: Sequence[Plan], traces: Sequence[Sequence[Node]]
-) -> tuple[Place, ...]:
+    models: Models, plans: Sequence[Plan], traces: Sequence[Sequence[Node]], lines: Lines
+) -> tuple[Place | ReadPlace, ...]:
     """For every module whose weights need a factor at some width where it goes.
 
     A weight whose factor is 1 wherever it was looked at, as sqrt(r_o / r_i) is where both fans grow
@@ -81,6 +113,7 @@ def find_places(
         models: the model function.
         plans: at several widths beyond the base.
         traces: the nodes of its traces, which show who reads which weight.
+        lines: the lines that they ran.
 
     Raises:
         RewriteError: if a weight's factor has no place; names it.
@@ -94,14 +127,17 @@ def find_places(
     args, kwargs = in_double(models.inputs(model))
     calls = _calls(model, args, kwargs)
     beside = _read_beside(traces, first)
-    places, kept = [], set()
+    places: list[Place | ReadPlace] = []
+    kept: set[str] = set()
     for path, module in model.named_modules():
         own = own_names(model, path, first)
         mine = drawn.keys() & set(own.values())
+        if not mine:
+            continue
         try:
             for name in sorted(mine & beside):
                 raise _refusal(name, "code beside its own module reads it")
-            places += [_place(path, module, own, drawn, calls.get(path))] if mine else []
+            places.append(_place_in(path, module, own, drawn, calls.get(path), lines))
         except RewriteError:
             if mine & needed:
                 raise
@@ -196,6 +232,31 @@ def _read_beside(traces: Sequence[Sequence[Node]], first: Mapping[str, str]) -> 
         for source in node.all_input_nodes
         if source.parameter and node.fact.module not in owners[first[source.parameter]]
     }
+
+
+def _place_in(
+    path: str,
+    module: nn.Module,
+    own: Mapping[str, str],
+    scales: Factors,
+    call: tuple[Any, Any] | None,
+    lines: Lines,
+) -> Place | ReadPlace:
+    """Where the factors of a module's own weights go: around it, or else where it reads them."""
+    try:
+        return _place(path, module, own, scales, call)
+    except RewriteError as error:
+        names = tuple((n, first) for n, first in own.items() if first in scales)
+        try:
+            found = find_reads(module, [n for n, _ in names], lines)
+        except UnreadError as why:
+            raise _refusal(names[0][1], str(why)) from error
+        ways = [find_member(module, reads.file, reads.function) for reads in found]
+        read = {n for reads in found for n, _ in reads.spans}
+        if None in ways or read != {n for n, _ in names}:
+            raise
+        methods = zip(ways, found, strict=True)
+        return ReadPlace(path, tuple((way, reads) for way, reads in methods if way), names)
 
 
 def _place(

@@ -18,8 +18,10 @@ from automup.rules import FAMILIES
 
 CALL = "mup_scale_"
 CONSTANTS = "MUP_CONSTANTS"
+SCALES = "mup_scales"
+"""What a module calls the factors of parameters that its own code multiplies."""
 NAMES = (
-    "MUP_FORM", "MUP_SCALED", "MUP_CLASSES", CONSTANTS, CALL,
+    "MUP_FORM", "MUP_SCALED", "MUP_CLASSES", "MUP_READERS", CONSTANTS, CALL,
     "_MupScaled", "_mup_scale", "_mup_gain", "_mup_constants",
 )  # fmt: skip
 
@@ -32,7 +34,8 @@ class Exchange:
     parameters, or of none (""): its input is multiplied by the scale of the first over that of the
     second, its output by that of the second. ``classes``: what such modules are of, as code, each
     with the name of the class that multiplies. ``attributes``: what modules call their parameters
-    that have a scale.
+    that have a scale. ``readers``: the file's classes whose own code multiplies parameters where it
+    reads them, by the edits ``reads``, and what they call these.
     """
 
     form: str = "default"
@@ -40,6 +43,8 @@ class Exchange:
     scaled: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     classes: Mapping[str, str] = field(default_factory=dict)
     attributes: frozenset[str] = frozenset()
+    readers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    reads: tuple[Edit, ...] = ()
 
     def __bool__(self) -> bool:
         return self.form != "default" or self.tuned
@@ -47,6 +52,11 @@ class Exchange:
     @property
     def tuned(self) -> bool:
         return bool(self.constants.changed)
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether modules multiply."""
+        return bool(self.scaled or self.readers)
 
     @property
     def rescales(self) -> bool:
@@ -73,10 +83,11 @@ class Exchange:
             said += _HEADER_DRAWN if self._redraws else ""
         if self.form != "default":
             said += _HEADER_FORM.replace("{form}", self.form)
-        return said + (_HEADER_SCALED if self.scaled else "")
+        said += _HEADER_SCALED if self.scaled else ""
+        return said + (_HEADER_READERS if self.readers else "")
 
     def tables(self) -> str:
-        """MUP_CONSTANTS, MUP_FORM and MUP_SCALED."""
+        """The tables beside MUP_BASE."""
         code = ""
         if self.tuned:
             values = {name: repr(value) for name, value in self.constants.changed.items()}
@@ -96,10 +107,18 @@ class Exchange:
         if self.form != "default":
             found.append(self._scale())
         found.append(self._gain())
+        tables = []
         if self.scaled:
             found += [_SCALED, *map(_class, self.classes.items())]
-            listed = in_lines("MUP_CLASSES", [f"{k}: {name}" for k, name in self.classes.items()])
-            found.append(f"{listed}\n\n{_MULTIPLY}")
+            listed = [f"{k}: {name}" for k, name in self.classes.items()]
+            tables.append(in_lines("MUP_CLASSES", listed))
+        if self.readers:
+            listed = [f"{cls}: {_names(names)}" for cls, names in self.readers.items()]
+            tables.append(in_lines("MUP_READERS", listed))
+        if tables:
+            code = _MULTIPLY + (_READ if self.readers else "")
+            code += _AROUND if self.scaled else _NOWHERE
+            found.append("".join(tables) + "\n\n" + code)
         return found
 
     def _scale(self) -> str:
@@ -152,6 +171,10 @@ class Exchange:
 NO_EXCHANGE = Exchange()
 
 
+def _names(names: tuple[str, ...]) -> str:
+    return "[" + ", ".join(f'"{name}"' for name in names) + "]"
+
+
 def _class(pair: tuple[str, str]) -> str:
     cls, name = pair
     return f"class {name}(_MupScaled, {cls}):\n    pass\n"
@@ -174,6 +197,11 @@ _HEADER_FORM = """\
 _HEADER_SCALED = """\
 # MUP_SCALED lists the modules that do so, with two of their parameters each: scale(first) /
 # scale(second) multiplies the input, scale(second) the output; "" has scale 1.
+"""
+
+_HEADER_READERS = """\
+# MUP_READERS lists the classes that multiply parameters of their own where they read them, by
+# self.mup_scales.
 """
 
 _CONSTANTS = '''\
@@ -216,11 +244,22 @@ class _MupScaled:
 
 _MULTIPLY = '''\
 def mup_scale_(model):
-    """Let the modules of MUP_SCALED multiply, in place; at the base, by 1."""
+    """Let modules multiply, in place; at the base, by 1."""
     names = {id(p): name for name, p in model.named_parameters()}
     for path, module in model.named_modules():
         own = module.named_parameters(recurse=False)
         scales = {name: _mup_scale(_mup_row(names[id(p)]), p.shape) for name, p in own}
+'''
+_READ = """\
+        read = {n for cls, own in MUP_READERS.items() if isinstance(module, cls) for n in own}
+        if read:
+            module.mup_scales = {name: scales.pop(name, 1.0) for name in sorted(read)}
+"""
+_NOWHERE = """\
+        if not all(math.isclose(scale, 1.0) for scale in scales.values()):
+            raise KeyError(f"MUP_READERS has no place for the scales of {path}: {scales}")
+"""
+_AROUND = """\
         alike = ".".join("*" if part.isdigit() else part for part in path.split("."))
         place = MUP_SCALED.get(path) or MUP_SCALED.get(alike)
         first, second = place if place and type(module) in MUP_CLASSES else ("", "")
@@ -231,7 +270,7 @@ def mup_scale_(model):
             module.__class__ = MUP_CLASSES[type(module)]
             module.mup_input = known[1] / known[2] if first != second else None
             module.mup_output = known[2] if second else None
-'''
+"""
 
 _LEAVE = """\
         if laws is None:

@@ -83,7 +83,7 @@ def _with_calls(module: cst.Module, block: Block, file: str) -> cst.Module:
         found = _init_calls(said.init_functions, block.redrawn)
         calls += [("mup_init_", functions, only) for functions, only in found]
     calls += [(attention.CALL, (), "")] if said.head_dims else []
-    calls += [(CALL, (), "")] if said.exchanged.scaled else []
+    calls += [(CALL, (), "")] if said.exchanged.multiplies else []
     for call, functions, only in calls:
         root = _root(module, said.root_class, file)
         module = add_call(module, call, root, functions, file, only)

@@ -74,12 +74,14 @@ def find_unrun(
     executed_lines: frozenset[int],
     edits: Sequence[Edit],
     scaled: frozenset[str] = frozenset(),
+    rewritten: frozenset[str] = frozenset(),
 ) -> Unrun:
     """Judge every statement of a file's functions that no trace executed.
 
     Classes of which nothing ran belong to other models; constructors hold no activations. Both
     are left out. ``scaled``: attributes that hold a parameter which its module multiplies; what
-    reads one beside its module is suspicious.
+    reads one beside its module is suspicious, but in the ``rewritten`` functions, by their
+    qualified names, which multiply it themselves.
 
     Raises:
         RewriteError: if the source does not parse or a span is not in it.
@@ -87,7 +89,7 @@ def find_unrun(
     filename = edits[0].span.file if edits else "source"
     tree = read(source, filename)
     imports = read_imports(tree.module)
-    search = _Search(tree, outline(tree), imports, executed_lines, tuple(edits), scaled)
+    search = _Search(tree, outline(tree), imports, executed_lines, tuple(edits), scaled, rewritten)
     twins: list[Edit] = []
     suspicious: list[Place] = []
     notes: list[Place] = []
@@ -116,6 +118,7 @@ class _Search:
     executed: frozenset[int]
     edits: tuple[Edit, ...]
     scaled: frozenset[str]
+    rewritten: frozenset[str]
 
     @cached_property
     def constructors(self) -> frozenset[str]:
@@ -193,7 +196,8 @@ class _Search:
 
     def reading(self, function: Function, statement: Statement) -> str:
         """Whether a statement reads the values of a parameter that its module multiplies, or ""."""
-        if not self.scaled or self.constructs(function):
+        here = f"{function.owner}.{function.name}"
+        if not self.scaled or here in self.rewritten or self.constructs(function):
             return ""
         nodes = [*_expressions(statement)]
         facts = {id(n.value) for n in nodes if isinstance(n, cst.Attribute) and _tells_a_fact(n)}
