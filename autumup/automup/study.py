@@ -206,6 +206,12 @@ class Study:
         """The infinite dimensions that each weight sums over."""
         return {name: w.fan_in_dims for name, w in self.exponents.weights.items()}
 
+    @cached_property
+    def _seen(self) -> dict[str, Comparison]:
+        """What was compared with the base in all variants already."""
+        joint, third = self._readings
+        return {key_of(self.wide): joint.comparison, key_of(self.models.third): third.comparison}
+
     def at(self, target: Knobs) -> Comparison:
         """The base against a target, which must agree with the exponents.
 
@@ -214,7 +220,7 @@ class Study:
         """
         key = key_of(target)
         if key not in self._targets:
-            comparison = self._undisputed(self._variations.compare(target))
+            comparison = self._undisputed(self._seen.get(key) or self._variations.compare(target))
             known = Reading("smaller widths", self.exponents)
             found = surprises(known, Reading(said(target), comparison))
             if found:
