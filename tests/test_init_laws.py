@@ -84,3 +84,30 @@ def test_values_that_are_written_one_by_one_are_left_as_they_are() -> None:
     mu = automup.parametrize(Decays, inputs=(torch.randn(4, 5),))
     assert mu.plan(64).parameter("decay").init_mult == 1.0
     assert torch.equal(mu(64).decay, Decays(64).decay)
+
+
+class RandomTable(nn.Module):
+    """Random numbers that are never trained, between two layers."""
+
+    def __init__(self, width: int, power: float) -> None:
+        super().__init__()
+        self.up, self.mid, self.down = (
+            nn.Linear(5, width),
+            nn.Linear(width, width),
+            nn.Linear(width, 3),
+        )
+        self.register_buffer("table", torch.randn(width) * width**power)
+
+    def forward(self, x: Tensor) -> Tensor:
+        doubled = (2 * self.table).unsqueeze(0).abs()
+        return self.down(torch.relu(self.mid(torch.tanh(self.up(x)) * doubled)))
+
+
+@pytest.mark.parametrize("power", [0.0, -0.5, -1.0])
+def test_a_random_table_has_the_size_of_its_law(power: float) -> None:
+    """Its values are not known, but what multiplies by it shrinks as it does."""
+    mu = automup.parametrize(
+        lambda width=16: RandomTable(width, power), inputs=(torch.randn(4, 5),)
+    )
+    found = [exponent for site in mu.plan(64).sites for _, exponent in site.exponents]
+    assert found == ([-power] if power else [])

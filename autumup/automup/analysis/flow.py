@@ -137,7 +137,9 @@ class Flow:
         if node.op in ("placeholder", "get_attr"):
             return self._leaf(op)
         sources = [self.state(n) for n in node.all_input_nodes]
-        if node.target is not written and self._is_constant(op, sources):
+        constant = node.target is not written and self._is_constant(op, sources)
+        read = zip(node.all_input_nodes, sources, strict=True)
+        if constant and not any([not n.fact.known and (s.log or s.odd) for n, s in read]):
             return self.constant(op)
         if node.target is operator.getitem:
             parts = self._states[node.args[0]]
@@ -146,7 +148,12 @@ class Flow:
             return self.join(op, [self.state(n) for n in node.args])
         if any([s.odd for s in sources]):
             self.unknown(op, "it reads a table of constants whose size changes with width")
-        return self._rules.get(node.target, self._fallback)(self, op)
+        state = self._rules.get(node.target, self._fallback)(self, op)
+        if not constant:
+            return state
+        parts = state if isinstance(state, list) else [state]  # of a table that was drawn
+        found = [replace(part, kind="known") for part in parts]
+        return found if isinstance(state, list) else found[0]
 
     @staticmethod
     def _is_constant(op: Op, sources: Sequence[State]) -> bool:

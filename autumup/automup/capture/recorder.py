@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import inspect
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -24,6 +25,7 @@ from torch.utils._pytree import tree_leaves
 
 from automup.capture.graph import Fact, Node, written
 from automup.capture.ground import Execute
+from automup.capture.init_laws import Law
 from automup.capture.meta import MetaMode
 from automup.capture.real import RealMode
 from automup.capture.source import (
@@ -44,11 +46,19 @@ _RESUMED = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERA
 
 
 class GraphRecorder:
-    """Records operations into ``nodes`` while a model runs under a meta or a real mode."""
+    """Records operations into ``nodes`` while a model runs under a meta or a real mode.
 
-    def __init__(self, model: nn.Module, ground: MetaMode | RealMode) -> None:
+    ``law_of``: how the model's constructor drew a tensor.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        ground: MetaMode | RealMode,
+        law_of: Callable[[torch.Tensor], Law],
+    ) -> None:
         self.nodes: list[Node] = []
-        self._ground = ground
+        self._ground, self._law_of = ground, law_of
         self._modules = {id(m): n for n, m in model.named_modules()}
         self._stack: list[str] = []
         self._nodes: dict[int, tuple[Node, int]] = {}
@@ -71,6 +81,10 @@ class GraphRecorder:
 
     def _leaf(self, op: str, name: str, tensor: torch.Tensor, is_parameter: bool = False) -> Node:
         fact = self._fact(tensor, known=not is_parameter)
+        if fact.value is None and op == "get_attr" and not is_parameter:
+            law = self._law_of(tensor)  # a table that the constructor drew
+            if law.known:
+                fact = replace(fact, known=False, value=law.rms, peak=law.rms)
         node = Node(op, name, fact=fact, parameter=name if is_parameter else None)
         self.nodes.append(node)
         self._register(tensor, node)

@@ -194,7 +194,7 @@ class Workshop:
         model = self.built.model
         lines: set[tuple[str, int]] = set()
         with self._ready(variant, inputs) as (mode, args, kwargs):
-            recorder = GraphRecorder(model, mode)
+            recorder = GraphRecorder(model, mode, self._recorder.law)
             for name, tensor in _named_tensors(model, args, kwargs):
                 recorder.placeholder(name, tensor)
             with recorder.recording(), mode.recording_lines(lines) if record_lines else _nothing():
