@@ -21,6 +21,17 @@ sys.path.insert(0, str(Path(__file__).parent))
 torch.set_num_threads(1)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one file share what they made: one of several processes runs them all.
+
+    But those of random models, which share nothing and take longest.
+    """
+    for item in items:
+        if item.path.name != "test_random_models.py":
+            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(ROOT))))
+
+
 def pytest_collection_finish() -> None:
     """What was imported lives to the end: the garbage collector need not look through it again."""
     from automup.capture.caches import forget_tensors
