@@ -60,6 +60,7 @@ def forms_for(study: Study, spot: Spot) -> Iterator[tuple[Form, bool]]:
 
 
 def no_place(spot: Spot) -> RewriteError:
+    """The refusal of a spot that no form fits."""
     return RewriteError(
         f"No place for the multiplier of this {spot.first.kind} in the live model: it is computed "
         f"in {_computed_in(spot)}, which is not a method of one of the model's own modules.",
@@ -103,6 +104,7 @@ def _input_form(spot: Spot, correction: Correction) -> Sequence[Change]:
 
 
 def multihead_form(spot: Spot, correction: Correction) -> Sequence[Change]:
+    """One of torch's own attention modules: its logits are multiplied by its query."""
     return (MultiheadChange(correction.node.fact.module, correction.factor),)
 
 

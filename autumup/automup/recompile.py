@@ -299,8 +299,10 @@ def _set_state(self: nn.Module, state: dict[str, Any]) -> None:
 
 
 def digest_of_file(file: str) -> str:
+    """The digest of a source file, by which an edit sees that the file changed."""
     return digest_of(read_source(file))
 
 
 def digest_of(text: str) -> str:
+    """The digest of a source text."""
     return hashlib.sha256(text.encode()).hexdigest()

@@ -194,6 +194,7 @@ class Flow:
         return self._scales.get(parameter, Scale())
 
     def sizes(self, value: Any) -> tuple[Size, ...]:
+        """The sizes of a value's dimensions; none of a number."""
         return self.dataflow.ops[value].sizes if isinstance(value, Node) else ()
 
     def constant_log(self, op: Op, position: int, name: str = "") -> float | None:
@@ -232,9 +233,11 @@ class Flow:
         return any(abs(power - round(power)) < 1e-3 for power in powers)
 
     def fault(self, node: Node, state: State, why: str) -> None:
+        """Record that a value is not neutral where it must be."""
         self.faults.append(Fault(node, state.log, state.origins, why))
 
     def unknown(self, op: Op, reason: str) -> State:
+        """Record that no rule describes an operation; the walk goes on with a neutral result."""
         self.opaque.append(Opaque(op.base, reason))
         return State()
 

@@ -45,6 +45,7 @@ class State:
         return abs(self.log) < EPSILON or self.log == ZERO
 
     def without_views(self) -> State:
+        """The same value, no longer known for a weight's entries."""
         return replace(self, views=()) if self.views else self
 
 

@@ -43,6 +43,7 @@ class View:
     terms: Size | None = None
 
     def with_axes(self, axes: Sequence[Axis] | None) -> View:
+        """The same entries under other axes; None where those are lost."""
         return replace(self, axes=None if axes is None else tuple(axes))
 
 

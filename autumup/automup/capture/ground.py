@@ -50,6 +50,7 @@ class Ground(TorchDispatchMode):
         return False
 
     def execute(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an operation that torch dispatched; a subclass says on which tensors."""
         raise NotImplementedError
 
     def __torch_dispatch__(

@@ -57,14 +57,17 @@ def _law_of_values(tensor: torch.Tensor) -> Law:
 
 
 def constant(value: float) -> Law:
+    """All entries are one value."""
     return Law("constant", value, 0.0, whole=True)
 
 
 def normal(mean: float, std: float) -> Law:
+    """The law of N(mean, std)."""
     return Law("normal", mean, std, whole=True)
 
 
 def uniform(low: float, high: float) -> Law:
+    """The law of U(low, high), whose std is the length over sqrt(12)."""
     return Law("uniform", (low + high) / 2, (high - low) / math.sqrt(12), whole=True)
 
 

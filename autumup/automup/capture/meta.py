@@ -126,6 +126,7 @@ class MetaMode(Ground):
             self._shadows[id(meta)] = meta, real
 
     def execute(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an operation without values, and on the shadows of what has some."""
         traits = traits_of(func)
         if func in DISPATCHED_READS:
             return DISPATCHED_READS[func](self, *args)

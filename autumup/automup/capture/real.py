@@ -67,6 +67,7 @@ class RealMode(Ground):
         return (None, None) if self.shadow(tensor) is None else magnitudes(tensor)
 
     def execute(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run an operation, and note where the code reads a number that depends on the weights."""
         traits, tensors = traits_of(func), tensors_in((args, kwargs))
         known = all(self.shadow(x) is not None for x in tensors_read(traits, tensors))
         if func is torch.ops.aten._local_scalar_dense.default and not known:

@@ -30,6 +30,7 @@ class Recipe:
     dtype: torch.dtype | None = None
 
     def shape(self, model: nn.Module) -> tuple[int, ...]:
+        """The tensor's shape for this model."""
         return tuple(_size(s, model) for s in self.sizes)
 
     def make(self, model: nn.Module) -> torch.Tensor:

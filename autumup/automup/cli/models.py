@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 def load(spec: str) -> ModelSource:
+    """The model file of a ``FILE[:NAME]``; the imports wait until a command needs it."""
     from automup.capture.load import load_model
 
     return load_model(spec)
@@ -102,6 +103,7 @@ def running_model() -> Iterator[None]:
 
 
 def check_folder(file: Path) -> None:
+    """Refuse, before any work is done, a file that cannot be written where it is to be."""
     if file.is_dir():
         raise UsageError(f"{file} is a folder.", fix="Name a file in it.")
     if not file.parent.is_dir():

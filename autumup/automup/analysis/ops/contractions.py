@@ -206,6 +206,7 @@ def _embedding_bag(flow: Flow, op: Op) -> list[State]:
 
 
 def looked_up(flow: Flow, op: Op, table: Any) -> State:
+    """What is looked up in a table; of a weight, that is a use which sums over nothing."""
     state = flow.state(table)
     if not state.views:
         return state
