@@ -274,7 +274,10 @@ def _place(
     stored = copy.deepcopy(module)
     for attribute, parameter in _own(stored):
         parameter.data = parameter.data / scales.get(own[attribute], 1.0)
-    expected = module(*args, **kwargs)
+    try:
+        expected = module(*args, **kwargs)
+    except RuntimeError as error:  # as within a transformation of functions
+        raise _refusal(name, f"its {type(module).__name__} does not run by itself") from error
     names, attributes = ["", *own.values()], {first: name for name, first in own.items()}
     for numerator, output in sorted(itertools.product(names, names), key=lambda p: p[0] != p[1]):
         above, below = scales.get(numerator, 1.0), scales.get(output, 1.0)

@@ -123,10 +123,17 @@ def _reads(
             continue
         read: ast.expr = node  # type: ignore[assignment]
         parent = parents[read]
-        while isinstance(parent, ast.Subscript) and parent.value is read:
-            read, parent = parent, parents[parent]
+        while _is_same(parent, read):
+            read, parent = parent, parents[parent]  # type: ignore[assignment]
         if not _is_no_value(read, parent):
             yield node.attr, _span(read, file, method)  # type: ignore[attr-defined]
+
+
+def _is_same(parent: ast.AST, read: ast.expr) -> bool:
+    """Whether this is the parameter itself, or entries of it."""
+    if isinstance(parent, ast.Subscript):
+        return parent.value is read
+    return isinstance(parent, ast.Attribute) and parent.attr == "data"
 
 
 def _is_no_value(read: ast.expr, parent: ast.AST) -> bool:
@@ -134,7 +141,7 @@ def _is_no_value(read: ast.expr, parent: ast.AST) -> bool:
     if not isinstance(getattr(read, "ctx", ast.Load()), ast.Load):
         return True
     if isinstance(parent, ast.Attribute):
-        return parent.attr in _FACTS or parent.attr == "data" or parent.attr.endswith("_")
+        return parent.attr in _FACTS or parent.attr.endswith("_")
     if isinstance(parent, ast.Call):
         *before, name = ast.unparse(parent.func).split(".")
         return name.endswith("_") and before[-1:] in ([], ["init"])

@@ -214,9 +214,11 @@ def test_keywords_that_are_passed_on(lines: str, plain: bool) -> None:
     assert ("optim.AdamW(\n" in converted_gpt(source)) == plain
 
 
-def test_unsupported_optimizer_is_refused_when_it_is_used() -> None:
-    module = load(converted_gpt(GPT.replace("optim.AdamW(groups", "optim.Rprop(groups")))
-    with pytest.raises(TypeError, match=r"written here for SGD.*Rprop.* pass family="):
+@pytest.mark.parametrize("name", ["Rprop", "Muon"])
+def test_unsupported_optimizer_is_refused_when_it_is_used(name: str) -> None:
+    module = load(converted_gpt(GPT.replace("optim.AdamW(groups", f"optim.{name}(groups")))
+    text = rf"written here for SGD.*{name}.* pass family=.* automup.parametrize has Muon"
+    with pytest.raises(TypeError, match=text):
         module.GPT().configure(0.1, 0.1)
 
 

@@ -107,8 +107,9 @@ def mup_optimizer(
     if family is None and not found:
         names = ", ".join(c.__name__ for c in known)
         raise TypeError(
-            f"muP is written here for {names}; for {optimizer} pass family=, one of "
-            f"{list(MUP_FAMILIES)}"
+            f"muP is written here for {names}. For {optimizer} pass family=, one of "
+            f"{list(MUP_FAMILIES)}, if its updates scale so; automup.parametrize has Muon, "
+            "Adafactor and others"
         )
     family = family or found[0]
     if weight_decay is not None:
