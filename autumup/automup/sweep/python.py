@@ -61,20 +61,7 @@ def sweep_model(
     Raises:
         UsageError: a setting is out of range, or the data does not fit the model.
     """
-    if not isinstance(tune or {}, Mapping):
-        raise UsageError(
-            f"tune is a {type(tune).__name__}.", fix='Pass {"output_mult": "0.25:16"}.'
-        )
-    known = {f.name for f in fields(Settings)} - {"multiples", "lrs", "tune"}
-    for name in settings.keys() - known:
-        raise UsageError(f"A sweep takes no {name}.", fix=f"It takes {', '.join(sorted(known))}.")
-    grid = lr or grid_of(settings.get("optimizer", "adamw"))
-    own = Settings(
-        multiples=_numbers("widths", widths),
-        lrs=parse_lrs(grid) if isinstance(grid, str) else _numbers("lr", grid),
-        tune=parse_tune([f"{name}={values}" for name, values in (tune or {}).items()]),
-        **settings,
-    )
+    own = _settings(widths, lr, tune or {}, settings)
     made = load_data(data, study) if isinstance(data, str) else data
     constants = mup.constants.changed
     trainer = Trainer(mup, study, made, own, choose_device(device), constants)
@@ -88,6 +75,28 @@ def sweep_model(
     if out is not None:
         result.save(out)
     return result
+
+
+def _settings(
+    widths: Sequence[float],
+    lr: str | Sequence[float],
+    tune: Mapping[str, str],
+    rest: Mapping[str, Any],
+) -> Settings:
+    if not isinstance(tune, Mapping):
+        raise UsageError(
+            f"tune is a {type(tune).__name__}.", fix='Pass {"output_mult": "0.25:16"}.'
+        )
+    known = {f.name for f in fields(Settings)} - {"multiples", "lrs", "tune"}
+    for name in rest.keys() - known:
+        raise UsageError(f"A sweep takes no {name}.", fix=f"It takes {', '.join(sorted(known))}.")
+    grid = lr or grid_of(rest.get("optimizer", "adamw"))
+    return Settings(
+        multiples=_numbers("widths", widths),
+        lrs=parse_lrs(grid) if isinstance(grid, str) else _numbers("lr", grid),
+        tune=parse_tune([f"{name}={values}" for name, values in tune.items()]),
+        **rest,
+    )
 
 
 def _numbers(name: str, values: Any) -> tuple[float, ...]:
