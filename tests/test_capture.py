@@ -368,3 +368,24 @@ class Halves(nn.Module):
 def test_a_law_written_in_halves_keeps_nothing_of_what_was_there_before() -> None:
     law = Workshop(Halves).built.weights[0].law
     assert law.rms == pytest.approx(math.sqrt((0.02**2 + 1 / 64) / 2), rel=1e-9)
+
+
+class Masked(nn.Module):
+    """A weight whose masked entries are zeroed in place before every use."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(5, width), nn.Linear(width, 3)
+        self.hidden = nn.Linear(width, width)
+        self.register_buffer("mask", torch.tril(torch.ones(width, width)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.hidden.weight.data *= self.mask
+        return self.down(torch.relu(self.hidden(torch.relu(self.up(x)))))
+
+
+def test_a_weight_that_is_written_whole_is_what_was_written() -> None:
+    plan = automup.parametrize(Masked, inputs=(torch.randn(4, 5),)).plan(64)
+    weight = plan.parameter("hidden.weight")
+    assert (weight.fan_in_dims, weight.fan_out_dims) == ((1,), (0,))
+    assert not plan.sites

@@ -63,6 +63,7 @@ class GraphRecorder:
         self._stack: list[str] = []
         self._nodes: dict[int, tuple[Node, int]] = {}
         self._writes: dict[int, list[Node]] = {}
+        self._covered: dict[Node, Any] = {}
         self._unindexed: list[torch.Tensor] = []
         self._views: dict[int, list[torch.Tensor]] = {}
         self._scopes: dict[Any, Mapping[str, Any]] = {}
@@ -199,6 +200,7 @@ class GraphRecorder:
             node.fact = self._fact(tensor, **place)
         writes = self._writes.setdefault(storage_of(tensor), [])
         writes.append(node)
+        self._covered[node] = _geometry(tensor)
         self._register(tensor, node)
 
     # --- tensors and nodes ----------------------------------------------------------------------
@@ -215,7 +217,10 @@ class GraphRecorder:
             self._constants += 1
             return self._leaf("get_attr", f"constant_{self._constants}", tensor)
         node, seen = self._nodes[id(tensor)]
-        pending = self._writes.get(storage_of(tensor), [])[seen:] if self._writes else ()
+        pending = self._writes.get(storage_of(tensor), [])[seen:] if self._writes else []
+        whole = [i for i, n in enumerate(pending) if self._covered[n] == _geometry(tensor)]
+        if whole:  # what was there before is gone
+            node, pending = pending[whole[-1]], pending[whole[-1] + 1 :]
         if pending:
             joined = self._call(written, (node, *pending), None, (node, *pending))
             joined.fact = self._fact(tensor)
