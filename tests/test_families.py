@@ -255,6 +255,12 @@ def test_the_embedding_s_rate_and_the_decay_by_other_opinions() -> None:
         assert other[name]["weight_decay"] == (2.0 if hidden else 1.0)
 
 
+def test_the_decay_by_sqrt_is_for_sign_methods_too() -> None:
+    own = groups_by_name(relu(), relu()(128), Lion, weight_decay=1.0, decay="sqrt")
+    assert own["hidden.0.weight"]["weight_decay"] == 2.0
+    assert own["inner.weight"]["weight_decay"] == 1.0
+
+
 @pytest.mark.parametrize(
     ("cls", "settings", "message"),
     [

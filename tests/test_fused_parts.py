@@ -45,13 +45,18 @@ def test_each_part_has_the_init_of_its_own_role(source: Any, mu: automup.Mup) ->
     assert torch.allclose(after[128:], before[128:] / 2)
 
 
+RATES_BY_ROW = [torch.optim.SGD, torch.optim.Adadelta, torch.optim.Adafactor]
+
+
 def test_adam_has_one_rate_for_all_parts_and_sgd_is_refused(mu: automup.Mup) -> None:
+    """Where the rate goes with fan_out, or is relative to the draw, the parts' rates differ."""
     model = mu(dim=128)
     weight = model.get_parameter("qkv.weight")
     groups = mu.param_groups(model, lr=1.0)
     assert [g["lr"] for g in groups for p in g["params"] if p is weight] == [0.25]
-    with pytest.raises(UsageError, match=r"qkv\.weight: its rows are cut into parts"):
-        mu.optimizer(model, torch.optim.SGD, lr=0.1)
+    for cls in RATES_BY_ROW:
+        with pytest.raises(UsageError, match=r"qkv\.weight: its rows are cut into parts"):
+            mu.optimizer(model, cls, lr=0.1)
 
 
 def test_the_report_and_the_plan_name_the_parts(mu: automup.Mup) -> None:

@@ -6,6 +6,7 @@ import copy
 import functools
 import math
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from automup.errors import PlanError, UsageError
-from automup.facts import Parameter
+from automup.facts import Parameter, Part
 from automup.optim import OPTIMIZERS, family_of, optimizer, optimizer_class_of, param_groups
 from automup.optimizers import known_class
 from automup.plan import Plan
@@ -161,7 +162,7 @@ def test_every_parameter_gets_the_factors_of_the_table(name: str) -> None:
         assert group["lr_mult"] == factors.lr
         assert group["lr"] == plain["lr"] * factors.lr
         assert group["weight_decay"] == plain["weight_decay"] * factors.weight_decay
-        if isinstance(plain.get("eps"), float) and factors.eps != 1:
+        if isinstance(plain.get("eps"), float):
             assert group["eps"] == plain["eps"] * factors.eps
 
 
@@ -212,6 +213,14 @@ def test_torch_s_own_decay_default_is_kept_and_zero_stays_zero() -> None:
     assert len(rates) == len({*rates}), "an eps of 0 has nothing to split for"
 
 
+def test_a_rate_of_zero_is_split_like_any_other() -> None:
+    """A warm-up from 0: a scheduler raises the rate later, by each group's lr_mult."""
+    model, plan = net_and_plan(2 * BASE)
+    warm, cold = (by_name(model, param_groups(plan, model, lr=lr)) for lr in (1.0, 0.0))
+    assert {n: g["lr_mult"] for n, g in cold.items()} == {n: g["lr"] for n, g in warm.items()}
+    assert {g["lr"] for g in cold.values()} == {0.0}
+
+
 def test_groups_alone_make_the_same_optimizer() -> None:
     """For trainers that take groups only: settings such as momentum travel in the groups."""
     model, plan = net_and_plan(2 * BASE)
@@ -254,7 +263,8 @@ def test_the_users_groups_and_their_keys_are_kept() -> None:
         else:
             assert "tag" not in group
             assert (group["lr"], group["weight_decay"]) == (group["lr_mult"], 0)
-    assert [g["params"] for g in groups if g.get("tag") == "empty"] == [[]]
+    (empty,) = (g for g in groups if g.get("tag") == "empty")
+    assert (empty["params"], empty["lr"], empty["lr_mult"]) == ([], 0.1, 1.0)
     assert "lr" not in own[0], "the user's dicts are not written to"
 
 
@@ -266,6 +276,44 @@ def test_a_subset_single_tensors_and_named_parameters() -> None:
     named = optimizer(plan, model, params=model.named_parameters()).param_groups
     names = {id(p): n for g in named for n, p in zip(g["param_names"], g["params"], strict=True)}
     assert names == {id(p): n for n, p in model.named_parameters()}
+
+
+def test_a_parameter_with_two_rows_is_no_pair() -> None:
+    model = nn.Sequential(nn.Linear(5, BASE), nn.Linear(BASE, 2))
+    plan = plan_of(model, model)
+    (group,) = param_groups(plan, model, params=[model[1].weight, ("b", model[1].bias)])
+    assert group["params"][0] is model[1].weight
+    assert group["params"][1][1] is model[1].bias
+
+
+def test_no_parameter_is_one_empty_group() -> None:
+    model, plan = net_and_plan(2 * BASE)
+    assert [(g["params"], g["lr_mult"]) for g in param_groups(plan, model, params=[])] == [([], 1)]
+
+
+def test_a_setting_of_none_that_is_not_scaled_is_the_users() -> None:
+    class Clipped(torch.optim.AdamW):
+        def __init__(self, params: Any, clip: float | None = 1.0, **kwargs: Any) -> None:
+            super().__init__(params, **kwargs)
+            self.clip = clip
+
+    model, plan = net_and_plan(2 * BASE)
+    assert optimizer(plan, model, Clipped).clip == 1.0
+    made = optimizer(plan, model, Clipped, clip=None, lr=None, eps=None)
+    assert made.clip is None
+    assert {g["clip"] for g in made.param_groups} == {None}
+    assert {g["lr"] / g["lr_mult"] for g in made.param_groups} == {1e-3}
+
+
+def test_rows_that_all_grow_have_one_rate_in_every_family() -> None:
+    """Parts that differ in their draw alone, as the queries of a fused weight by a constant."""
+    model, plan = net_and_plan(2 * BASE)
+    fact = plan.parameter("hidden.weight")
+    parts = (Part(3 * BASE, 3 * BASE // 2, True, 2.0), Part(BASE, BASE // 2, True, 1.0))
+    others = (replace(p, parts=parts) if p is fact else p for p in plan.parameters)
+    drawn = replace(plan, parameters=tuple(others))
+    for cls in (torch.optim.SGD, torch.optim.Adadelta, torch.optim.Muon):
+        assert param_groups(drawn, model, cls) == param_groups(plan, model, cls)
 
 
 def test_frozen_parameters_are_grouped_as_torch_does() -> None:
@@ -348,6 +396,20 @@ def test_a_shard_that_hides_its_shape_takes_the_plans() -> None:
         assert {n.split("module.")[-1]: g["lr_mult"] for n, g in groups.items()} == expected
 
 
+def test_a_size_of_zero_or_one_hides_no_shape() -> None:
+    """A parameter without entries is no shard, and a shard of a single row is one."""
+    none, wide = (nn.ParameterList([torch.empty(0, n)]) for n in (BASE, 4 * BASE))
+    plan = plan_of(none, none)
+    (fact,) = plan.parameters
+    (group,) = param_groups(replace(plan, parameters=(replace(fact, fan_out_dims=()),)), wide)
+    assert group["lr_mult"] == 1 / 4
+    one = nn.Linear(4 * BASE, 1, bias=False)
+    plan = plan_of(one, nn.Linear(BASE, 1, bias=False))
+    one.weight.data = torch.empty(0)
+    (group,) = param_groups(plan, one)
+    assert group["lr_mult"] == 1 / 4
+
+
 def test_families_by_inheritance_or_by_hand() -> None:
     class Mine(torch.optim.AdamW):
         def __init__(self, params: Any, *, extra: int = 1, **kwargs: Any) -> None:
@@ -382,6 +444,8 @@ def test_families_by_inheritance_or_by_hand() -> None:
         ({"params": {1, 2}}, "cannot be a set"),
         ({"params": 3}, "cannot be a int"),
         ({"params": [{"weights": []}]}, "parameters, pairs or groups"),
+        ({"params": [{"params": []}, torch.zeros(3)]}, "parameters, pairs or groups"),
+        ({"params": [("w", torch.zeros(3), 1)]}, "A tuple 'w' in params"),
     ],
 )
 def test_wrong_calls_say_what_is_wrong(kwargs: dict[str, Any], message: str) -> None:
@@ -411,6 +475,11 @@ def test_optimizer_names() -> None:
         optimizer_class_of("adamx")
 
 
+class Undecayed(torch.optim.Adam):
+    def __init__(self, params: Any, lr: float = 1e-3) -> None:
+        super().__init__(params, lr)
+
+
 def test_l2_decay_in_adam_is_warned_about_only_where_it_matters() -> None:
     wide, wide_plan = net_and_plan(2 * BASE)
     base, base_plan = net_and_plan(BASE)
@@ -422,6 +491,7 @@ def test_l2_decay_in_adam_is_warned_about_only_where_it_matters() -> None:
         optimizer(wide_plan, wide, torch.optim.Adam, weight_decay=0.1, decay="coupled")
         optimizer(wide_plan, wide, torch.optim.AdamW, weight_decay=0.1)
         optimizer(base_plan, base, torch.optim.Adam, weight_decay=0.1)
+        optimizer(wide_plan, wide, Undecayed)
         if "decoupled_weight_decay" in torch.optim.Adam(base.parameters()).defaults:
             optimizer(
                 wide_plan,
@@ -430,6 +500,19 @@ def test_l2_decay_in_adam_is_warned_about_only_where_it_matters() -> None:
                 weight_decay=0.1,
                 decoupled_weight_decay=True,
             )
+
+
+def test_adafactor_s_own_bound_on_the_rate_is_warned_about() -> None:
+    """torch's takes the smaller of lr and 1 / sqrt(step): the highest rate is bent first."""
+    wide, plan = net_and_plan(2 * BASE)
+    base, base_plan = net_and_plan(BASE)
+    own = [{"params": [wide.embed.weight]}, {"params": [wide.hidden.weight], "lr": 0.1}]
+    with pytest.warns(UserWarning, match=r"Adafactor limits.* after 100 steps at lr=0\.1\."):
+        optimizer(plan, wide, torch.optim.Adafactor, lr=0.01, params=own)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optimizer(base_plan, base, torch.optim.Adafactor)
+        optimizer(plan, wide, torch.optim.RMSprop)
 
 
 def test_checkpoints_copies_and_schedulers_keep_the_ratios() -> None:

@@ -96,7 +96,7 @@ def is_matrix(p: Parameter, ranks: frozenset[int] = frozenset({2})) -> bool:
     are cut into parts of different roles, which need different norms.
     """
     summed, written = p.fan_in_dims, p.fan_out_dims
-    if p.role is not Role.HIDDEN or p.parts or len(p.shape) not in ranks:
+    if p.role is not Role.HIDDEN or p.fixed or len(p.shape) not in ranks:
         return False
     dims = {1, 2} if len(p.shape) == 3 else {0, 1}  # a stack, or a kernel that is flattened
     return len(summed) == len(written) == 1 and {*summed, *written} == dims

@@ -104,6 +104,16 @@ def test_these_keep_the_ratios_and_nothing_is_said(name: str, rate: Any) -> None
     assert kept(optimizer)
 
 
+def test_two_groups_are_enough_to_be_watched() -> None:
+    model = MU(128)
+    two = [model.fc_in.weight, model.fc_out.weight]
+    optimizer = MU.optimizer(model, torch.optim.Adam, lr=LR, params=two)
+    assert len(optimizer.param_groups) == 2
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    assert len(run(optimizer, BEND["OneCycleLR"])) == 1
+
+
 @pytest.mark.parametrize("name", BEND)
 def test_these_bend_them_and_it_is_said_once(name: str) -> None:
     optimizer = made()

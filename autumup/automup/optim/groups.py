@@ -99,7 +99,7 @@ def _split(
         key = tuple(
             scaled[k] if isinstance(v, tuple) else getattr(factors, k)
             for k, v in values.items()
-            if k == "lr" or isinstance(v, tuple) or v != 0
+            if k == "lr" or v != 0
         )
         found.setdefault(key, ({**scaled, "lr_mult": factors.lr}, []))[1].append(item)
     for scaled, members in found.values() or [({**values, "lr_mult": 1.0}, [])]:
