@@ -100,6 +100,9 @@ T.vec("einsum", W02, "h = torch.einsum('oi,bi->bo', self.w, h)", {"w": HALF})
 # heads stay 4, d/4 grows: both axes of the (4, d/4) input are summed, one is infinite
 T.vec("einsum-heads", "self.w = nn.Parameter(torch.randn(4, d // 4, d) * 0.02)",
       "h = torch.einsum('bhe,heo->bo', h.view(h.shape[0], 4, -1), self.w)", {"w": HALF})
+# one matrix for all: a batched product repeats it over two dimensions and joins those
+T.vec("broadcast-matrix", "self.w = nn.Parameter(torch.randn(1, d, d) * 0.02)",
+      "h = (h.view(2, 3, 4, -1) @ self.w).view_as(h)", {"w": HALF})
 T.vec("wider", "self.a = nn.Linear(d, 4 * d, bias=False)\nself.c = nn.Linear(4 * d, d, bias=False)",
       "h = h + self.c(F.gelu(self.a(h)))", {"a.weight": HID, "c.weight": HID})
 T.vec("swiglu",

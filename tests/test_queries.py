@@ -297,6 +297,8 @@ def test_meta_and_the_report() -> None:
     assert automup.Plan.from_json(plan.to_json()) == plan
     assert "query_init=0" in str(mu.explain(64))
     mu.optimizer(model, torch.optim.SGD, lr=0.1)  # its rows share a rate
+    groups = mu.param_groups(model, torch.optim.Muon)
+    assert [g["use_muon"] for g in groups for p in g["params"] if p is model.qkv.weight] == [True]
 
 
 REFUSED: dict[str, tuple[Callable[..., nn.Module], str]] = {

@@ -89,7 +89,10 @@ def _divides(part: Size, total: Size) -> bool:
 def expanded(axes: Sequence[Axis], sizes: Sequence[Size]) -> tuple[Axis, ...]:
     """The axes after broadcasting to these sizes, which may have more dimensions in front."""
     before = ((),) * (len(sizes) - len(axes)) + tuple(axes)
-    return tuple(axis or repeated(size) for axis, size in zip(before, sizes, strict=True))
+    return tuple(
+        repeated(size) if product(atom.size for atom in axis) == (1, 1) else axis
+        for axis, size in zip(before, sizes, strict=True)
+    )
 
 
 def resized(axes: Sequence[Axis], dim: int, size: Size) -> tuple[Axis, ...] | None:
