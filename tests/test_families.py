@@ -297,6 +297,8 @@ def test_adafactor_of_transformers_with_its_own_steps_is_refused() -> None:
     model = relu()(64)
     with pytest.raises(UsageError, match="relative_step=False"):
         relu().param_groups(model, Adafactor)
+    with pytest.raises(UsageError, match="relative_step=False"):
+        relu().param_groups(model, Adafactor, family="adam")
     own = groups_by_name(relu(), model, Adafactor, lr=1.0, relative_step=False)
     hidden = own["hidden.0.weight"]
     assert hidden["eps"] == pytest.approx((1e-30 / 4, 1e-3 / 2**0.5), rel=1e-12, abs=0)

@@ -265,6 +265,28 @@ def test_the_user_s_groups_are_split_between_the_two() -> None:
         assert group["weight_decay"] * group["lr_mult"] == pytest.approx(wanted)
 
 
+def test_parameters_and_pairs_are_split_alike() -> None:
+    model = net()(32)
+    split = net().param_groups(model, torch.optim.Muon)
+    assert net().param_groups(model, torch.optim.Muon, params=list(model.parameters())) == split
+    pairs = net().param_groups(model, torch.optim.Muon, params=model.named_parameters())
+    bare = [{**group, "params": [p for _, p in group["params"]]} for group in pairs]
+    assert bare == split
+
+
+def test_adam_s_own_rate_for_the_rest_unless_the_updates_match() -> None:
+    model = net()(32)
+
+    def rates(cls: Any, **settings: Any) -> set[float]:
+        groups = net().param_groups(model, cls, lr=0.02, **settings)
+        return {g["lr"] / g["lr_mult"] for g in groups if not g["use_muon"]}
+
+    assert rates(torch.optim.Muon) == {1e-3}
+    assert rates(Unknown, family="muon", adjust="original") == {1e-3}
+    assert rates(Unknown, family="muon", adjust="match_rms_adamw") == {0.02}
+    assert rates(Unknown, family="muon", adjust="match_rms_adamw", rest={"lr": 0.5}) == {0.5}
+
+
 class Unknown(torch.optim.Optimizer):
     def __init__(self, params: Any, lr: float = 0.02) -> None:
         super().__init__(params, {"lr": lr})
@@ -299,6 +321,8 @@ def test_wrong_calls_of_muon() -> None:
     model = net()(32)
     with pytest.raises(UsageError, match="has an lr, which Muon and Adam would share"):
         net().optimizer(model, torch.optim.Muon, params=[{"params": [model.up.weight], "lr": 1}])
+    with pytest.raises(UsageError, match="parameters, pairs or groups"):
+        net().optimizer(model, torch.optim.Muon, params=[{"weights": []}])
     alone = automup.parametrize(
         lambda width=16: nn.Sequential(nn.Linear(6, width), nn.Tanh(), nn.Linear(width, 3)),
         inputs=(X,),

@@ -410,6 +410,13 @@ def test_a_size_of_zero_or_one_hides_no_shape() -> None:
     assert group["lr_mult"] == 1 / 4
 
 
+class Open(torch.optim.SGD):
+    """Takes settings that nothing shows."""
+
+    def __init__(self, params: Any, lr: float = 0.1, **anything: Any) -> None:
+        super().__init__(params, lr)
+
+
 def test_families_by_inheritance_or_by_hand() -> None:
     class Mine(torch.optim.AdamW):
         def __init__(self, params: Any, *, extra: int = 1, **kwargs: Any) -> None:
@@ -423,6 +430,7 @@ def test_families_by_inheritance_or_by_hand() -> None:
     assert isinstance(optimizer(plan, model, Mine, extra=2, lr=0.1), Mine)
     with pytest.raises(UsageError, match=r'Plain.*family="adam".*family="sgd".*"muon"'):
         optimizer(plan, model, type("Plain", (torch.optim.Optimizer,), {}))
+    assert {g["colour"] for g in param_groups(plan, model, Open, colour=3)} == {3}
     rms = optimizer(plan, model, torch.optim.RMSprop, family="adam", lr=0.1)
     assert {g["lr"] for g in rms.param_groups} == {0.1, 0.05}
     partial = functools.partial(torch.optim.SGD, lr=0.5)

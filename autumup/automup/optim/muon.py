@@ -86,7 +86,7 @@ def _rest_settings(asked: Request) -> dict[str, Any]:
         return {**AUXILIARY, **rest}
     defaults = {**defaults_of(asked.optimizer_class, asked.given), **asked.given}
     adjust = asked.adjust or defaults.get("adjust_lr_fn")
-    if adjust == "match_rms_adamw" and "lr" not in rest:
+    if adjust == "match_rms_adamw":
         return {"lr": defaults["lr"], **rest}
     return dict(rest)
 

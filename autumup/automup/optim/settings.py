@@ -46,7 +46,7 @@ def values_of(settings: Mapping[str, Any], known: Known) -> dict[str, Any]:
     Raises:
         UsageError: one of them is of a kind that has no rule.
     """
-    if known.squared_eps and settings.get("relative_step", False):
+    if settings.get("relative_step", False):
         raise UsageError(
             "With relative_step=True the optimizer sets its own learning rate at each step, the "
             "same for every weight.",
