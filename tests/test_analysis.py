@@ -548,9 +548,52 @@ def test_the_plan_is_what_the_theory_says(row: Row) -> None:
         return
     plan = automup.parametrize(row.build, base=row.base, inputs=row.inputs).plan(4 * row.base)
     assert {p.name: said(p) for p in plan.parameters} == dict(row.weights)
+    for p in plan.parameters:  # sizes counted at the uses grow as those of the shape do
+        if not p.parts:
+            grown = p.fan_in / p.base_fan_in, p.fan_out / p.base_fan_out
+            assert grown == (p.ratios.fan_in, p.ratios.fan_out), p.name
     assert sorted((s.kind, s.exponents[0][1]) for s in plan.sites) == sorted(row.sites)
     for site in plan.sites:
         assert site.factor == pytest.approx(4.0 ** site.exponents[0][1])
+
+
+LAYERS: dict[str, Callable[[int], nn.Module]] = {
+    "linear": lambda d: nn.Linear(d, 3 * d, bias=False),
+    "finite output": lambda d: nn.Linear(d, 5, bias=False),
+    "conv": lambda d: nn.Conv1d(d, 2 * d, 3, padding=1, bias=False),
+    "conv in groups": lambda d: nn.Conv1d(d, 2 * d, 3, padding=1, groups=2, bias=False),
+    "transposed conv": lambda d: nn.ConvTranspose1d(d, 3 * d, 3, padding=1, bias=False),
+    "transposed in groups": lambda d: nn.ConvTranspose1d(
+        d, 2 * d, 3, padding=1, groups=2, bias=False
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_fans_are_what_the_derivatives_count(name: str) -> None:
+    """fan_in: the entries that one output reads; fan_out: the outputs that one input feeds."""
+
+    class Net(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.embed, self.layer = nn.Linear(4, width), LAYERS[name](width)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = torch.tanh(self.embed(x))
+            return self.layer(x if isinstance(self.layer, nn.Linear) else x.mT)[..., :3]
+
+    plan = automup.parametrize(Net, base={"width": 8}, inputs=(torch.randn(2, 5, 4),)).plan(16)
+    layer = LAYERS[name](16)
+    x = torch.randn(16) if isinstance(layer, nn.Linear) else torch.randn(1, 16, 5)
+
+    def run(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(layer, {"weight": weight}, (x,))
+
+    by_weight, by_input = torch.autograd.functional.jacobian(run, (layer.weight, x))
+    outputs = by_weight.dim() - layer.weight.dim()
+    p = plan.parameter("layer.weight")
+    assert p.fan_in == by_weight.flatten(outputs).count_nonzero(-1).max()
+    assert p.fan_out == by_input.flatten(0, outputs - 1).count_nonzero(0).max()
 
 
 def test_a_selective_state_space_is_said_to_be_disputed() -> None:

@@ -433,6 +433,8 @@ def test_families_by_inheritance_or_by_hand() -> None:
     assert {g["colour"] for g in param_groups(plan, model, Open, colour=3)} == {3}
     rms = optimizer(plan, model, torch.optim.RMSprop, family="adam", lr=0.1)
     assert {g["lr"] for g in rms.param_groups} == {0.1, 0.05}
+    by_hand = param_groups(plan, model, torch.optim.RMSprop, family="sgd", eps=0.5)
+    assert {g["eps"] for g in by_hand} == {0.5}, "SGD's rule says nothing of an eps"
     partial = functools.partial(torch.optim.SGD, lr=0.5)
     assert {g["lr"] / g["lr_mult"] for g in param_groups(plan, model, partial, family="sgd")} == {
         0.5

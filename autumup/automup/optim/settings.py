@@ -60,7 +60,7 @@ def values_of(settings: Mapping[str, Any], known: Known) -> dict[str, Any]:
             "of a gradient, which changes with width.",
             fix="Leave it at 0.",
         )
-    keys = [k for k in SCALED if k != "eps" or known.family not in ("sgd", "sign")]
+    keys = [k for k in SCALED if k != "eps" or known.family != "sgd"]
     values = {k: settings[k] for k in keys if isinstance(settings.get(k), Real | Tensor)}
     if known.pair and isinstance(settings.get("eps"), tuple | list):
         values["eps"] = tuple(settings["eps"])
