@@ -655,3 +655,26 @@ def test_a_width_multiple_is_a_knob() -> None:
     mu = automup.parametrize(lambda times: by_heads(int(4 * times)), base={"times": 1.0},
                              inputs=(TOKENS,))  # fmt: skip
     assert mu.plan(times=4.0).parameter("l.weight").init_mult == 0.5
+
+
+class Started(nn.Module):
+    """A learned first input, the same for every example, which nothing but a matrix reads."""
+
+    def __init__(self, embed: int = 16, hidden: int = 16) -> None:
+        super().__init__()
+        self.start = nn.Parameter(torch.rand(embed))
+        self.up, self.down = nn.Linear(5, embed), nn.Linear(hidden, 3)
+        self.cell = nn.GRUCell(embed, hidden)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.cell(self.start.expand(len(x), -1))
+        return self.down(self.cell(torch.relu(self.up(x)), h))
+
+
+def test_a_learned_first_input_is_no_matrix_in_any_direction() -> None:
+    """Where its size alone grows, the matrix has a finite number of rows, as it has."""
+    mu = automup.parametrize(Started, base={"embed": 16, "hidden": 16}, inputs=(torch.randn(4, 5),))
+    plan = mu.plan(embed=64, hidden=64)
+    assert plan.parameter("start").role.value == "input"
+    assert plan.parameter("cell.weight_ih").fan_in_dims == (1,)
+    assert not plan.sites

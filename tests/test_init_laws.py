@@ -111,3 +111,39 @@ def test_a_random_table_has_the_size_of_its_law(power: float) -> None:
     )
     found = [exponent for site in mu.plan(64).sites for _, exponent in site.exponents]
     assert found == ([-power] if power else [])
+
+
+def test_complex_numbers_have_the_law_of_their_parts() -> None:
+    two = made(lambda: torch.complex(torch.randn(3) * 2, torch.ones(3)))
+    assert two.tolist() == pytest.approx([0.5, (2.5 - 0.25) ** 0.5])  # of 4 and 1 the mean square
+
+
+class Spectral(nn.Module):
+    """A Fourier layer as its authors draw it, and complex eigenvalues as those of the LRU do."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(5, width), nn.Linear(width, 3)
+        self.modes = nn.Parameter(torch.rand(width, width, 4, dtype=torch.cfloat) / width**2)
+        mixed = torch.complex(torch.randn(width, width), torch.randn(width, width))
+        self.mixed = nn.Parameter(mixed / (2 * width) ** 0.5)
+        self.decay, self.turn = nn.Parameter(torch.zeros(width)), nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = torch.fft.rfft(self.up(x), dim=1)
+        seen = torch.einsum("bxi,iox->bxo", seen[:, :4], self.modes)
+        seen = (seen @ self.mixed) * torch.complex(-torch.exp(self.decay), self.turn).exp()
+        return self.down(torch.fft.irfft(seen, n=x.shape[1], dim=1))
+
+
+def test_complex_weights_are_hidden_ones_with_laws_that_fit_a_formula() -> None:
+    """Hidden weights go as n^-1/2; the authors' n^-2 lacks n^3/2, and n^-1/2 lacks nothing."""
+    mu = automup.parametrize(Spectral, inputs=(torch.randn(2, 9, 5),))
+    plan = mu.plan(64)
+    for name, dims, mult in (("modes", ((0,), (1,)), 8.0), ("mixed", ((0,), (1,)), 1.0)):
+        weight = plan.parameter(name)
+        assert (weight.fan_in_dims, weight.fan_out_dims) == dims
+        assert weight.init_mult == pytest.approx(mult)
+        assert weight.init_law
+    assert plan.parameter("decay").role.value == "input"
+    assert not plan.sites

@@ -314,6 +314,11 @@ def _standard(rec: InitRecorder, args: Any, kwargs: Any) -> Law:
     return normal(0.0, math.sqrt(0.5) if dtype is not None and dtype.is_complex else 1.0)
 
 
+def _complex(rec: InitRecorder, args: Any, kwargs: Any) -> Law:
+    """Real and imaginary parts, each with its own law."""
+    return _mixture(UNKNOWN, [(0.5, rec.law(args[0])), (0.5, rec.law(args[1]))])
+
+
 _RULES: dict[str, Callable[[InitRecorder, Any, Any], Law]] = {
     "normal_": _normal,
     "normal": _normal_of,
@@ -333,6 +338,7 @@ _RULES: dict[str, Callable[[InitRecorder, Any, Any], Law]] = {
     "sub": _sum(-1.0),
     "erfinv": _erfinv,
     "eye": _eye,
+    "complex": _complex,
     "copy": _again(1),
     "repeat": _again(0),
     "clamp": _clamp,

@@ -93,8 +93,8 @@ def contradicts(law: Law, drawn: torch.Tensor) -> bool:
 
 
 def _real(drawn: torch.Tensor) -> torch.Tensor:
-    """The entries as real numbers: of complex ones the absolute value."""
-    return (drawn.abs() if drawn.is_complex() else drawn).double()
+    """The entries as real numbers: of complex ones the two parts."""
+    return (torch.view_as_real(drawn) if drawn.is_complex() else drawn).double()
 
 
 def _measured(draws: Sequence[torch.Tensor]) -> Law:

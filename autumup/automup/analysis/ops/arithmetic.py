@@ -23,7 +23,7 @@ from automup.capture.graph import Node
 
 
 @rule("add", "sub", "rsub", "lerp", "maximum", "minimum", "where", "masked_fill", "hypot",
-      "__or__", "__and__", "fmax", "fmin")  # fmt: skip
+      "__or__", "__and__", "fmax", "fmin", "complex")  # fmt: skip
 def add(flow: Flow, op: Op) -> State:
     """Sums and choices: what is added must have one size; constants are let pass."""
     operands = floating_inputs(flow, op)
@@ -59,6 +59,14 @@ def _product(flow: Flow, op: Op, sign: float) -> State:
             out = scaled(state, op.base, direction * log, "constant", widest(op))
             return replace(out, views=views)
     return replace(multiplied(flow.state(a), flow.state(b), sign), views=views)
+
+
+@rule("polar")
+def _polar(flow: Flow, op: Op) -> State:
+    """r * exp(i * angle)"""
+    flow.sink(op, op.arg(1), "it is the angle of a complex number")
+    views = flow.elementwise_uses(op, [op.arg(0), op.arg(1)])
+    return replace(flow.state(op.arg(0)), views=views, kind=kind_of(flow, op))
 
 
 @rule("addcmul", "addcdiv")

@@ -12,7 +12,7 @@ from automup.analysis.flow import Flow
 from automup.analysis.ops.products import Operand, bilinear_statistic, weight_times_weight
 from automup.analysis.ops.registry import picks_by_value, rule, widest
 from automup.analysis.states import ZERO, State, multiplied, ratio_log, scaled
-from automup.analysis.views import Axis, mapped, repeated
+from automup.analysis.views import NOWHERE, Axis, mapped, repeated
 from automup.capture.graph import Node
 
 
@@ -80,16 +80,27 @@ def _tokens(flow: Flow, a: Operand, b: Operand, summed: Size) -> list[Any]:
     """Of two weights that meet over an infinite axis, those that stand for activations.
 
     Learned queries, tokens and initial states: a finite number of vectors, which meet a matrix.
-    Two vectors that meet are a query and a key. None where both are more than that.
+    Two vectors that meet are a query and a key. None where both are more than that. Of two that are
+    a finite number of vectors, those stand for activations that are repeated for every example.
     """
-    found, single = [], []
+    found, single, spread = [], [], []
     for value, dims in (a, b) if log_ratio(summed) else ():
         sizes = flow.sizes(value)
         away = {d % len(sizes) for d in dims}
         others = [size for d, size in enumerate(sizes) if d not in away]
         found += [value] if not any(map(log_ratio, others)) else []
         single += [value] if product(others) == (1, 1) else []
+        spread += [value] if _is_spread(flow, value) else []
+    if len(found) == 2 and len(spread) == 1:
+        return spread  # a vector for every example; where it alone grows, the matrix has few rows
     return found if len(found) == 1 else single if len(single) == 2 else []
+
+
+def _is_spread(flow: Flow, value: Any) -> bool:
+    """Whether a weight's entries are repeated, along a batch say: an example has them all."""
+    views = flow.state(value).views
+    axes = [axis for view in views for axis in view.axes or ()]
+    return any(atom.dim == NOWHERE for axis in axes for atom in axis)
 
 
 # (m, k) x (k, n) -> (m, n)
