@@ -395,3 +395,23 @@ def test_a_pattern_matches_no_parameter_that_is_not_meant() -> None:
     assert "--override 'b.0.w=hidden' --override 'b.2.w=hidden'" in str(
         refusal(items, names, command_line=True)
     )
+
+
+class Joined(nn.Module):
+    """A learned number, repeated along two axes that grow and joined to what lies along them."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(5, width), nn.Linear(width, 3)
+        self.sink = nn.Parameter(torch.zeros(1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = torch.tanh(self.up(x))
+        pairs = h.unsqueeze(-1) * h.unsqueeze(1)
+        pairs = torch.cat([pairs, self.sink.expand(*pairs.shape[:2], 1)], -1)
+        return self.down(pairs.mean(-1))
+
+
+def test_a_number_is_no_matrix_however_often_it_is_repeated() -> None:
+    plan = automup.parametrize(Joined, inputs=(torch.randn(4, 5),)).plan(64)
+    assert plan.parameter("sink").role.value == "scalar"

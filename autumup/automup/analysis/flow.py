@@ -271,7 +271,7 @@ class Flow:
             held_sizes = sizes if axes is None else [held([axis]) for axis in axes]
             fan_out = product([*_written_sizes(held_sizes, dims, how), spread])
             fan_out = (fan_out[0] // share, fan_out[1] // share)
-            across = [size for size in held_sizes if log_ratio(size)]
+            across = [size for size in held_sizes if axes is not None and log_ratio(size)]
             self.uses.append(
                 Use(
                     view.parameter,

@@ -154,7 +154,8 @@ def _summary(
 
 def _is_matrix_used_as_vector(primary: Use, infinite: tuple[int, ...]) -> bool:
     """It writes two infinite dimensions and sums over none: a later sum would be its fan_in."""
-    return (len(infinite) > 1 or primary.matrix) and not primary.in_dims
+    matrix = len(infinite) > 1 or (len(infinite) == 1 and primary.matrix)
+    return matrix and not primary.in_dims
 
 
 def _problem(
