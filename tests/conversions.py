@@ -60,6 +60,7 @@ def folder_of_files() -> Iterator[None]:
     yield
     sys.path[:] = before
     converted.cache_clear()
+    studied.cache_clear()
     shutil.rmtree(FOLDER)
 
 
@@ -119,11 +120,19 @@ class Pair:
 
 
 @functools.cache
+def studied(
+    model: str, base: tuple[tuple[str, int], ...], fixed: tuple[tuple[str, Any], ...]
+) -> tuple[ModelSource, Study]:
+    """A model file and its study, which all that is made of it share."""
+    source = load_model(model)
+    return source, study_source(source, dict(base), dict(fixed))
+
+
+@functools.cache
 def converted(file: File) -> Pair:
     name, colon, function = file.name.partition(":")
     path = FOLDER / name
-    source = load_model(f"{path}{colon}{function}")
-    study = study_source(source, dict(file.base), dict(file.fixed))
+    source, study = studied(f"{path}{colon}{function}", file.base, file.fixed)
     constants = Constants.of(dict(file.constants))
     conversion = convert(source, study, form=file.form, constants=constants)
     out = path.with_name(f"mu_{abs(hash(file))}_{path.name}")
