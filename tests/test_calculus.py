@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from automup.analysis.ends import INPUT, OUTPUT, TIED
 from automup.analysis.flow import Use
 from automup.analysis.states import (
     ZERO,
@@ -158,16 +159,16 @@ NODE: Any = _Node()
 
 
 @pytest.mark.parametrize(
-    ("in_dims", "out_dims", "log", "std", "spectral"),
+    ("in_dims", "out_dims", "log", "std", "spectral", "narrow"),
     [
         # n_o grows by 4 = 2^2 and n_i by 2: a matrix is drawn by n_i^-1/2, of norm (n_o / n_i)^1/2
-        ((1,), (0,), -1.0, -0.5, 0.5),
-        ((1, 0), (), -3.0, -3.0, -1.5),  # both summed: a readout, drawn by 1 / n_i
-        ((0,), (1,), -2.0, -1.0 - 0.5, -0.5),  # r_o < r_i: sqrt(r_o / r_i) less
+        ((1,), (0,), -1.0, -0.5, 0.5, 0.5 - 0.5),
+        ((1, 0), (), -3.0, -3.0, -1.5, 3.0),  # both summed: a readout, drawn by 1 / n_i
+        ((0,), (1,), -2.0, -1.0 - 0.5, -0.5, 1.0),  # r_o < r_i: sqrt(r_o / r_i) less
     ],
 )
 def test_a_weight_grows_as_the_table_draws_and_trains_it(
-    in_dims: Any, out_dims: Any, log: float, std: float, spectral: float
+    in_dims: Any, out_dims: Any, log: float, std: float, spectral: float, narrow: float
 ) -> None:
     """An entry that meets aligned activations is 1 / r_i (docs/how.md)."""
     sizes = {0: (16, 64), 1: (8, 16), None: (1, 1)}
@@ -185,6 +186,8 @@ def test_a_weight_grows_as_the_table_draws_and_trains_it(
         assert (scale.log, scale.std, scale.spectral) == pytest.approx((log, std, spectral))
     twice = weight.scale_at(((16, 256), (8, 32)))
     assert (twice.log, twice.spectral) == pytest.approx((2 * log, 2 * spectral))
+    below = weight.scale_at(((16, 4), (8, 4)))  # 1 / 4 and 1 / 2 of the base
+    assert (below.log, below.std, below.spectral) == pytest.approx((-log, narrow, -spectral))
 
 
 def test_scales_are_alike_where_every_one_is() -> None:
@@ -193,4 +196,23 @@ def test_scales_are_alike_where_every_one_is() -> None:
     assert alike({"w": weight}, {"w": weight})
     assert not alike({"w": weight}, {"w": other})
     assert not alike({"w": weight}, {"v": weight})
+    for part in ("log", "std", "spectral"):
+        differs = replace(weight, **{part: 2.0})
+        assert not alike({"v": weight, "w": weight}, {"v": weight, "w": differs})
     assert not alike({"w": weight}, {})
+
+
+@pytest.mark.parametrize(
+    ("ends", "layer"),
+    [
+        ({INPUT}, "input"),
+        ({INPUT, TIED}, "input"),
+        ({OUTPUT}, "output"),
+        ({TIED}, ""),
+        ({INPUT, OUTPUT}, ""),
+        ({OUTPUT, TIED}, ""),
+        (set(), ""),
+    ],
+)
+def test_a_weight_is_of_a_layer_with_all_its_uses(ends: set[str], layer: str) -> None:
+    assert replace(used((1,), (8, 16), (16, 64)), ends=frozenset(ends)).layer == layer

@@ -232,19 +232,20 @@ def test_groups_alone_make_the_same_optimizer() -> None:
     )
 
 
+@pytest.mark.parametrize("rate", [0.5, 1.0])
 @pytest.mark.parametrize("times", [1, 4])
-def test_a_tensor_lr_is_neither_touched_nor_shared(times: int) -> None:
+def test_a_tensor_lr_is_neither_touched_nor_shared(times: int, rate: float) -> None:
     model, plan = net_and_plan(times * BASE)
-    lr = torch.tensor(0.5)
+    lr = torch.tensor(rate)
     opt = optimizer(plan, model, lr=lr)
     rates = [group["lr"] for group in opt.param_groups]
-    assert all(isinstance(rate, torch.Tensor) for rate in rates)
+    assert all(isinstance(each, torch.Tensor) for each in rates)
     everyone = [lr, opt.defaults["lr"], *rates]
     assert len({t.data_ptr() for t in everyone}) == len(everyone)
-    assert [r.item() for r in rates] == [0.5 * group["lr_mult"] for group in opt.param_groups]
-    for rate in rates:
-        rate.zero_()
-    assert lr.item() == 0.5
+    assert [r.item() for r in rates] == [rate * group["lr_mult"] for group in opt.param_groups]
+    for each in rates:
+        each.zero_()
+    assert lr.item() == rate
 
 
 def test_the_users_groups_and_their_keys_are_kept() -> None:
@@ -435,6 +436,8 @@ def test_families_by_inheritance_or_by_hand() -> None:
     assert {g["lr"] for g in rms.param_groups} == {0.1, 0.05}
     by_hand = param_groups(plan, model, torch.optim.RMSprop, family="sgd", eps=0.5)
     assert {g["eps"] for g in by_hand} == {0.5}, "SGD's rule says nothing of an eps"
+    pair = param_groups(plan, model, torch.optim.Adafactor, family="adam", eps=(1e-3, 0.5))
+    assert {g["eps"] for g in pair} == {(1e-3, 0.5)}, "of an unknown class's pair nothing is known"
     partial = functools.partial(torch.optim.SGD, lr=0.5)
     assert {g["lr"] / g["lr_mult"] for g in param_groups(plan, model, partial, family="sgd")} == {
         0.5

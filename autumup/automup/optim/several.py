@@ -42,9 +42,7 @@ class Several(torch.optim.Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Refused once it is made: which of the optimizers is it for?"""
-        if "state" in vars(self) and len(self.param_groups) == sum(
-            len(part.param_groups) for part in self.optimizers
-        ):
+        if len(self.param_groups) == sum(len(part.param_groups) for part in self.optimizers):
             raise UsageError(
                 "A group cannot be added to several optimizers at once.",
                 fix="Add it to one of .optimizers, before they are put together.",
