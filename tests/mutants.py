@@ -168,6 +168,7 @@ class Loop:
         items = {item.nodeid: item for item in session.items}
         for file in dict.fromkeys(map(file_of_test, items)):
             self._observe([item for test, item in items.items() if file_of_test(test) == file])
+        gc.unfreeze()  # what is frozen is not listed
         functions = [f for f in gc.get_objects() if isinstance(f, FunctionType)]
         self.record.load()
         for name in self.names:

@@ -103,6 +103,12 @@ T.vec("einsum-heads", "self.w = nn.Parameter(torch.randn(4, d // 4, d) * 0.02)",
 # one matrix for all: a batched product repeats it over two dimensions and joins those
 T.vec("broadcast-matrix", "self.w = nn.Parameter(torch.randn(1, d, d) * 0.02)",
       "h = (h.view(2, 3, 4, -1) @ self.w).view_as(h)", {"w": HALF})
+# a recurrent state begins with zeros: nothing is summed over the width yet
+T.vec("zero-state", L, "z = torch.zeros(h.shape[0], h.shape[1], h.shape[1])\n"
+      "h = self.l(h) + (h[:, None] @ z)[:, 0]", {"l.weight": HID})
+# constants that mix tokens, of which there are finitely many
+T.vec("tokens-mixed-by-constants", L, "h = self.l((torch.ones(24, 24).tril() / 24) @ h)",
+      {"l.weight": HID})
 T.vec("wider", "self.a = nn.Linear(d, 4 * d, bias=False)\nself.c = nn.Linear(4 * d, d, bias=False)",
       "h = h + self.c(F.gelu(self.a(h)))", {"a.weight": HID, "c.weight": HID})
 T.vec("swiglu",

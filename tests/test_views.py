@@ -105,11 +105,13 @@ def test_the_axes_are_where_the_entries_are(data: st.DataObject, weight: Shapes)
                 at = [[t.narrow(d, 0, n) for t in ts] for ts, n in zip(at, piece, strict=True)]
         else:
             sizes = cut(data.draw, sizes)
+            joined = any(len([a for a in axis if a.size != (1, 1)]) > 1 for axis in axes)
             axes = reshaped(axes, sizes)
             at = [
                 [t.reshape(*s) for t in ts]
                 for ts, s in zip(at, zip(*sizes, strict=True), strict=True)
             ]
-            if axes is None:
-                return  # joined in one order and split in another: it says that it does not know
+            if axes is None:  # it says that it does not know
+                assert joined, "what was never joined splits evenly here"
+                return
     agree(axes, at)

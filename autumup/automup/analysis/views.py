@@ -113,8 +113,10 @@ def mapped(
 
 def infinite_dims(axes: Sequence[Axis]) -> tuple[int, ...]:
     """The weight's dimensions of which these axes hold an infinite piece."""
-    held = (a for axis in axes for a in axis if a.dim != NOWHERE)
-    return tuple(sorted({a.dim for a in held if log_ratio(a.size)}))
+    pieces: dict[int, list[Size]] = {}
+    for atom in (atom for axis in axes for atom in axis if atom.dim != NOWHERE):
+        pieces.setdefault(atom.dim, []).append(atom.size)
+    return tuple(sorted(dim for dim, sizes in pieces.items() if log_ratio(product(sizes))))
 
 
 def held(axes: Sequence[Axis]) -> Size:
