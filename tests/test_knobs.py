@@ -77,6 +77,37 @@ class Experts(nn.Module):
         y = torch.einsum("btnf,nfd,btn->btd", h, self.w2, self.gate(x))
         return self.out(y)
 
+class Grouped(nn.Module):
+    # heads of a fixed size in groups, each with one key and one value, from one projection
+    def __init__(self, d=32, q=4, g=2, v=50):
+        super().__init__()
+        self.q, self.g = q, g
+        self.tok, self.out, self.mix = nn.Embedding(v, d), nn.Linear(d, v), nn.Linear(d, d)
+        self.qkv = nn.ModuleList([nn.Linear(d, 8 * (q + 2 * g)) for _ in range(2)])
+        self.proj = nn.ModuleList([nn.Linear(8 * q, d) for _ in range(2)])
+    def forward(self, i):
+        x = self.mix(self.tok(i))
+        for qkv, proj in zip(self.qkv, self.proj):
+            q, k, v = (z.unflatten(-1, (-1, 8)).transpose(1, 2)
+                       for z in qkv(x).split((8 * self.q, 8 * self.g, 8 * self.g), -1))
+            k, v = (z.repeat_interleave(self.q // self.g, 1) for z in (k, v))
+            a = (q @ k.mT / 8**0.5).softmax(-1) @ v
+            x = x + proj(a.transpose(1, 2).flatten(2))
+        return self.out(x)
+
+class Counted(nn.Module):
+    # as many tokens for each expert as a count says, which no guess can tell
+    def __init__(self, d=16, v=50):
+        super().__init__()
+        self.tok, self.gate, self.out = nn.Embedding(v, d), nn.Linear(d, 3), nn.Linear(d, v)
+        self.experts = nn.ModuleList([nn.Linear(d, d) for _ in range(3)])
+    def forward(self, i):
+        x = self.tok(i).flatten(0, 1)
+        best = self.gate(x).argmax(-1)
+        counts = torch.bincount(best, minlength=3).tolist()
+        parts = x[best.argsort()].split(counts)
+        return self.out(torch.cat([f(part) for f, part in zip(self.experts, parts)]))
+
 class Dead(nn.Module):
     def __init__(self, k=3):
         super().__init__()
@@ -101,6 +132,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("Stack", {"sizes"}, {"n": "no activation changes", "k": "data"}),
         ("Heads", {"d", "h"}, {"r": "a factor of", "e": "fails", "v": "data", "t": "table"}),
         ("Experts", {"d", "f"}, {"n": "stacked experts", "v": "data"}),
+        ("Counted", {"d"}, {"v": "data"}),
+        ("Grouped", {"d"}, {"g": "heads of keys and values", "v": "data"}),
     ],
 )
 def test_discovery(file: Path, name: str, width: set[str], said: dict[str, str]) -> None:

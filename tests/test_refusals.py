@@ -397,21 +397,20 @@ def test_a_pattern_matches_no_parameter_that_is_not_meant() -> None:
     )
 
 
-class Joined(nn.Module):
-    """A learned number, repeated along two axes that grow and joined to what lies along them."""
+class Regrouped(nn.Module):
+    """Learned numbers, as many at any width, in as many groups as the width has."""
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()
-        self.up, self.down = nn.Linear(5, width), nn.Linear(width, 3)
-        self.sink = nn.Parameter(torch.zeros(1, 1))
+        self.up, self.down, self.groups = nn.Linear(5, width), nn.Linear(width, 3), width // 8
+        self.sinks = nn.Parameter(torch.zeros(24))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         h = torch.tanh(self.up(x))
-        pairs = h.unsqueeze(-1) * h.unsqueeze(1)
-        pairs = torch.cat([pairs, self.sink.expand(*pairs.shape[:2], 1)], -1)
-        return self.down(pairs.mean(-1))
+        gate = h.mean(-1)[:, None, None] * self.sinks.view(self.groups, -1)
+        return self.down(h) + gate.flatten(1)[:, :3]
 
 
-def test_a_number_is_no_matrix_however_often_it_is_repeated() -> None:
-    plan = automup.parametrize(Joined, inputs=(torch.randn(4, 5),)).plan(64)
-    assert plan.parameter("sink").role.value == "scalar"
+def test_finite_numbers_are_no_matrix_in_whatever_groups() -> None:
+    plan = automup.parametrize(Regrouped, inputs=(torch.randn(4, 5),)).plan(64)
+    assert plan.parameter("sinks").role.value == "scalar"

@@ -21,6 +21,7 @@ from automup.analysis.verification import (
 )
 from automup.capture.inputs import InputMaker
 from automup.capture.load import ModelSource
+from automup.capture.real import LARGEST
 from automup.capture.values import said
 from automup.capture.variants import Exploration
 from automup.errors import AutomupError, CaptureError, InputError, KnobError
@@ -69,7 +70,8 @@ def open_study(
         with contextlib.suppress(AutomupError):
             return opened(real=True)
         raise error
-    if study.exponents.unresolved and study.exploration.guesses:
+    guessed = study.exponents.unresolved and study.exploration.guesses
+    if guessed and sum(p.numel() for p in study.models.at_base.parameters()) <= LARGEST:
         with contextlib.suppress(AutomupError):  # a wrong guess may have hidden code
             real = opened(real=True)
             if len(real.exponents.unresolved) < len(study.exponents.unresolved):

@@ -6,6 +6,7 @@ inner width (a feed-forward size) scales one axis of weights whose other axis a 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,9 +17,10 @@ from automup.capture.inputs import InputMaker, synthesise
 from automup.capture.load import ModelSource
 from automup.capture.probe import Probe, shapes_of
 from automup.capture.raised import describe, place_of
+from automup.capture.real import LARGEST
 from automup.capture.trace import Variant, Workshop
 from automup.capture.widths import build_at, is_scalable, scaled
-from automup.errors import KnobError
+from automup.errors import AutomupError, InputError, KnobError
 
 A_PART = 1.1
 """By how much doubling a width makes some axis larger, at least."""
@@ -65,20 +67,38 @@ def discover(
         KnobError: no field looks like a width, or those that do cannot grow together.
         InputError: no inputs were given and none can be found.
     """
-    return _Search(source, base, maker).run()
+    return _search(source, base, maker).run()
+
+
+def _search(source: ModelSource, base: Mapping[str, Any], maker: InputMaker | None) -> _Search:
+    """On the meta device; on real tensors where that cannot run the model, and it is small."""
+    try:
+        return _Search(source, base, maker)
+    except (InputError, KnobError):
+        with contextlib.suppress(AutomupError):
+            model = build_at(source.build, base, 1).built.model
+            if sum(p.numel() for p in model.parameters()) <= LARGEST:
+                return _Search(source, base, maker, real=True)
+        raise
 
 
 class _Search:
     """One discovery: the base model, and every field doubled."""
 
     def __init__(
-        self, source: ModelSource, base: Mapping[str, Any], maker: InputMaker | None
+        self,
+        source: ModelSource,
+        base: Mapping[str, Any],
+        maker: InputMaker | None,
+        *,
+        real: bool = False,
     ) -> None:
         self._source, self._given = source, dict(base)
         self._known = {**source.constructor_fields(), **base}
         self._fields = {n: v for n, v in self._known.items() if is_scalable(v)}
         self._derived: dict[str, int] = {}
-        shop = build_at(source.build, self._given, 1)
+        self._real = real
+        shop = build_at(source.build, self._given, 1, real=real)
         self._maker = maker or synthesise(shop)
         self._inputs = self._maker(shop.built.model)
         self._base = self._run(shop)
@@ -134,12 +154,15 @@ class _Search:
             return Probe(shapes, *shapes_of(trace), None, error is not None)
         return Probe(shapes, error=error)
 
+    def _shop(self, values: Mapping[str, Any]) -> Workshop:
+        return Workshop(lambda: self._source.build({**self._given, **values}), real=self._real)
+
     def _probe(self, factors: Mapping[str, int]) -> Probe:
         return self._probe_at({n: scaled(self._fields[n], k) for n, k in factors.items()})
 
     def _probe_at(self, values: Mapping[str, Any]) -> Probe:
         try:
-            shop = Workshop(lambda: self._source.build({**self._given, **values}))
+            shop = self._shop(values)
         except Exception as error:
             return Probe({}, error=error)
         return self._run(shop)
@@ -206,7 +229,7 @@ class _Search:
 
     def _shapes_with(self, values: Mapping[str, Any]) -> Mapping[str, tuple[int, ...]]:
         try:
-            shop = Workshop(lambda: self._source.build({**self._given, **values}))
+            shop = self._shop(values)
         except Exception:
             return {}
         return {w.name: w.shape for w in shop.built.weights}
@@ -229,12 +252,14 @@ class _Search:
             if sizes:
                 partners[name, axis] = max(sizes)
         problem = ""
-        if len({name for name, _ in finding.axes if len(shapes[name]) > 1}) < 2:
+        if len({name for name, _ in self._matrices(finding)}) < 2:
             problem = "only one weight grows, as with a number of latents"
         elif not partners:
             problem = "between axes that do not grow"
         elif len(set(finding.axes.values())) > 1:
             problem = "a part of other sizes, as a state size"
+        elif max(finding.axes.values()) < 2 and len({a for _, a in self._matrices(finding)}) == 1:
+            problem = "a part of sizes that nothing reads by itself, as heads of keys and values"
         elif max(finding.axes.values()) < A_PART:
             problem = "a small part of other sizes, as what they are rounded to"
         elif not any(shapes[n][axis] >= partner for (n, axis), partner in partners.items()):
@@ -242,6 +267,10 @@ class _Search:
         elif self._rounds(knob, finding):
             problem = "sizes are rounded to multiples of it"
         return replace(finding, kind=f"ambiguous: {problem}") if problem else finding
+
+    def _matrices(self, finding: _Finding) -> list[tuple[str, int]]:
+        """The axes of matrices that a field scales."""
+        return [(n, axis) for n, axis in finding.axes if len(self._base.shapes[n]) > 1]
 
     def _rounds(self, name: str, finding: _Finding) -> bool:
         """Whether a smaller value takes less off some axis than a straight line would."""

@@ -35,6 +35,7 @@ MOST_GUESSES = 20_000  # in one run: a loop on data may have no end where nothin
 _META = torch.device("meta")
 _CPU = torch.device("cpu")
 _NONZERO = torch.ops.aten.nonzero.default
+_BINCOUNT = torch.ops.aten.bincount.default
 _LIFT = torch.ops.aten.lift_fresh.default
 
 
@@ -146,6 +147,8 @@ class MetaMode(Ground):
         try:
             out = self._results.run(traits, meta_args, meta_kwargs)
         except NotImplementedError:
+            if func is _BINCOUNT and not known:
+                return self._unknown_bincount(*args, **kwargs)
             if not known:
                 raise
             out = None
@@ -182,6 +185,14 @@ class MetaMode(Ground):
         for meta, value in zip(metas, reals, strict=True):
             self._remember(meta, value)
         return out
+
+    def _unknown_bincount(
+        self, values: torch.Tensor, weights: torch.Tensor | None = None, minlength: int = 0
+    ) -> torch.Tensor:
+        """How many tokens each expert gets, with as many experts as the code says."""
+        self.guess("the largest of some numbers", minlength)
+        dtype = torch.int64 if weights is None else torch.float64
+        return torch.empty(max(1, minlength), dtype=dtype, device=_META)
 
     def _unknown_nonzero(self, mask: torch.Tensor) -> torch.Tensor:
         """As if every entry counted: then every expert of a mixture runs, each on all tokens."""

@@ -89,8 +89,8 @@ _GETITEM = torch.Tensor.__getitem__
 
 def _guessed_values(mode: MetaMode, tensor: torch.Tensor) -> Any:
     grave = tensor.dtype.is_floating_point
-    made = torch.ones if grave else torch.zeros
-    return mode.guess("the values of a tensor", made(tensor.shape, dtype=tensor.dtype), grave=grave)
+    made = (torch.ones if grave else torch.zeros)(tensor.shape, dtype=tensor.dtype)
+    return mode.guess("the values of a tensor", mode.shadow(made), grave=grave)
 
 
 def _tolist(mode: MetaMode, tensor: torch.Tensor) -> Any:

@@ -60,15 +60,15 @@ def check_widths(knobs: Mapping[str, Any]) -> None:
                 )
 
 
-def build_at(build: Build, base: Mapping[str, Any], factor: int) -> Workshop:
-    """The model with its knobs at a multiple of the base, built without weights.
+def build_at(build: Build, base: Mapping[str, Any], factor: int, *, real: bool = False) -> Workshop:
+    """The model with its knobs at a multiple of the base, built without weights unless ``real``.
 
     Raises:
         KnobError: the constructor raised: a size that does not divide, for one.
     """
     values = {name: scaled(value, factor) for name, value in base.items()} if factor != 1 else base
     try:
-        return Workshop(lambda: build(values))
+        return Workshop(lambda: build(values), real=real)
     except AutomupError as error:
         if factor == 1 or not isinstance(error, KnobError):
             raise
