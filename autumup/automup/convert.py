@@ -92,8 +92,10 @@ def convert(
     text = text_of(NO_EXCHANGE)
     check_converted(source, study, text)
     if exchanged:
-        check_exchanged(source, study, exchanged, text_of)
-        text = text_of(exchanged)
+        plain, text = text, text_of(exchanged)
+        if exchanged.tuned and exchanged.form != "default":
+            plain = text_of(Exchange(constants=exchanged.constants))
+        check_exchanged(source, study, exchanged, plain, text)
     places = (*unrun.suspicious, *unrun.notes)
     notes = tuple(f"not run by any trace: line {p.line}: {p.text} ({p.why})" for p in places)
     left = tuple(f"not resolved: {group}" for group in grouped(plan.unresolved))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -20,10 +20,7 @@ from automup.study import Study
 
 
 def check_exchanged(
-    source: ModelSource,
-    study: Study,
-    exchanged: Exchange,
-    text_of: Callable[[Exchange], str],
+    source: ModelSource, study: Study, exchanged: Exchange, plain: str, text: str
 ) -> None:
     """The file must draw what the plan says, and compute what it computes in the default form.
 
@@ -33,7 +30,8 @@ def check_exchanged(
         source: the author's file.
         study: the study of its model.
         exchanged: the form and the constants.
-        text_of: the converted file with these and others.
+        plain: the converted file in the default form, with the constants if the form is another.
+        text: the converted file.
 
     Raises:
         RewriteError: if it does not.
@@ -43,10 +41,10 @@ def check_exchanged(
         return
     plan = exchanged_plan(study, study.wide, exchanged.form, exchanged.constants)
     with trying(source):
-        wrong = [f"init of {name}" for name in _misdrawn(source, study, text_of(exchanged), plan)]
+        wrong = [f"init of {name}" for name in _misdrawn(source, study, text, plan)]
         if exchanged.form != "default":
-            texts = text_of(Exchange(constants=exchanged.constants)), text_of(exchanged)
-            wrong += [] if _same_function(source, study, texts, plan) else [_UNLIKE]
+            same = _same_function(source, study, (plain, text), plan)
+            wrong += [] if same else [_UNLIKE]
     if wrong:
         raise RewriteError(
             f"The converted file is not what was asked for: {'; '.join(wrong)}.",
