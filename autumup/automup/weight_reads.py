@@ -18,10 +18,7 @@ from automup.capture.runs import Lines
 from automup.capture.source import Frame, is_user_file
 from automup.facts import Span
 from automup.recompile import read_source
-
-_FACTS = frozenset(
-    {"shape", "size", "dtype", "device", "numel", "dim", "ndim", "requires_grad", "is_cuda", "grad"}
-)
+from automup.rewrite.twins import FACTS
 
 
 class UnreadError(Exception):
@@ -141,7 +138,7 @@ def _is_no_value(read: ast.expr, parent: ast.AST) -> bool:
     if not isinstance(getattr(read, "ctx", ast.Load()), ast.Load):
         return True
     if isinstance(parent, ast.Attribute):
-        return parent.attr in _FACTS or parent.attr.endswith("_")
+        return parent.attr in FACTS or parent.attr.endswith("_")
     if isinstance(parent, ast.Call):
         *before, name = ast.unparse(parent.func).split(".")
         return name.endswith("_") and before[-1:] in ([], ["init"])

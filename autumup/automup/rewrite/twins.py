@@ -256,7 +256,7 @@ class _Search:
 
 def _tells_a_fact(node: cst.Attribute) -> bool:
     """Whether an attribute of a tensor, or what such a method returns, is not in its values."""
-    return node.attr.value in _FACTS
+    return node.attr.value in FACTS
 
 
 def _asks_for_a_fact(call: cst.Call) -> bool:
@@ -273,9 +273,10 @@ def _is_whole(node: cst.BaseExpression) -> bool:
     return isinstance(inner, cst.Integer)
 
 
-_FACTS = frozenset(
+FACTS = frozenset(
     {"shape", "size", "dtype", "device", "numel", "dim", "ndim", "requires_grad", "is_cuda", "grad"}
 )
+"""What a tensor or a parameter tells that is not in its values."""
 
 
 def _applied(call: cst.Call) -> Iterator[cst.BaseExpression]:
