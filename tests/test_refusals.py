@@ -144,6 +144,13 @@ REFUSALS = [
         "fixed. strict=False leaves it alone.",
     ),
     Refusal(
+        "the best few of many",
+        net("v, i = h.topk(4, -1)\nh = torch.zeros_like(h).scatter(-1, i, v)"),
+        "it fills a fixed number of entries along an infinite axis (scatter.src at FILE:27:12), "
+        "after a.weight, a.bias. Write it with operations that automup knows, or hold that size "
+        "fixed. strict=False leaves it alone.",
+    ),
+    Refusal(
         "a statistic of a weight",
         net("h = h * self.w.sum()", W),
         "w: a sum over an infinite dimension of a weight (sum.default at FILE:26:16). Write "

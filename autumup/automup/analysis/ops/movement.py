@@ -13,7 +13,7 @@ from automup.analysis.dataflow import Op, Size, log_ratio, product
 from automup.analysis.flow import Flow
 from automup.analysis.ops.registry import floating_inputs, rule
 from automup.analysis.ops.statistics import is_statistic
-from automup.analysis.states import EPSILON, State, join_states, scaled
+from automup.analysis.states import EPSILON, ZERO, State, join_states, scaled
 from automup.analysis.views import Axis, expanded, mapped, repeated, reshaped, resized
 from automup.capture.graph import Node
 
@@ -206,9 +206,20 @@ def _write(flow: Flow, op: Op) -> State:
     for value in values:
         flow.consume(op, value)
     states = [flow.state(v).without_views() for v in values]
+    if len(values) > 1 and states[0].log == ZERO and _fills_a_part(flow, op, values[-1]):
+        return flow.unknown(op, "it fills a fixed number of entries along an infinite axis")
     if op.base.target in _ADDING and len(values) > 1:
         states[-1] = _gathered(flow, op, states[-1], values[-1])
     return flow.join(op, states)
+
+
+def _fills_a_part(flow: Flow, op: Op, source: Node) -> bool:
+    """Whether more of the entries stay zero the wider the model: a sum over them is a finite one.
+
+    The best k of n latents, put back in their places, feed as many weights at any width.
+    """
+    grows = log_ratio(product(op.sizes)) - log_ratio(product(flow.sizes(source)))
+    return op.base.target in _PUTS and grows > EPSILON
 
 
 def _gathered(flow: Flow, op: Op, state: State, source: Node) -> State:
@@ -227,6 +238,12 @@ def _last_infinite(sizes: tuple[Size, ...]) -> Size:
 _aten = torch.ops.aten
 _SPLITS = {_aten.split.Tensor, _aten.split_with_sizes.default}
 _OVERWRITES = {_aten.copy_.default, _aten.fill_.Tensor}
+_PUTS = {
+    _aten.scatter.src, _aten.scatter_.src, _aten.scatter_add.default, _aten.scatter_add_.default,
+    _aten.index_put.default, _aten.index_put_.default, _aten._index_put_impl_.default,
+    _aten.index_copy.default, _aten.index_copy_.default,
+    _aten.index_add.default, _aten.index_add_.default,
+}  # fmt: skip
 _ADDING = {
     _aten.index_add.default, _aten.index_add_.default, _aten.scatter_add.default,
     _aten.scatter_add_.default, _aten.index_put.default, _aten.index_put_.default,
