@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import automup
-import zoo.handwritten  # noqa: F401  (registers)
+import zoo.handwritten
+import zoo.styles  # noqa: F401  (both register)
 from zoo.entry import ZOO, Entry
 
 ATTENTION = ("attention", -0.5)
@@ -75,8 +76,14 @@ SITES: dict[str, set[tuple[str, float]]] = {
     "norms:ParametrizedSpectralNormMLP": {("readout", 0.5)},  # |W| of an input layer is sqrt(n)
     "structures:Perceiver": {ATTENTION},
     "interfaces:DLRM": {UNSCALED},
+    "unseen:SetAttention": {ATTENTION},  # by the root of the whole width, with heads as many
     # a sum over features that is no attention
     "structures:GAT": {("reduction", -1.0)},
+    "unseen:FactorizationMachine": {("reduction", -1.0)},
+    # a random table of size n^-1/2, which nothing trains
+    "unseen:RandomGate": {("scale", 0.5)},
+    "unseen:SinkAttention": set(),  # the head size is fixed
+    "unseen:SortedMoE": set(),
 }
 
 

@@ -86,3 +86,20 @@ add("assorted:growing_siglip", {"width": 32}, lambda: (floats(16, 12), integers(
 add("assorted:HiddenDims", {"hidden_dims": [64, 32]}, VECTOR)
 add("assorted:NeuralODE", {"hidden": 32}, VECTOR)
 add("assorted:TripletNet", {"width": 32}, three_vectors, output=lambda out: out["embedding"])
+
+# --- where a fault was found, and what no other model has ----------------------------------------
+add("unseen:SortedMoE", {"dim": 32}, tokens())
+add("unseen:SinkAttention", {"dim": 32}, tokens())
+add("unseen:PixelCNN", {"width": 16}, of(4, 3, 8, 8))
+add("unseen:PointerNetwork", {"embed": 32, "hidden": 32}, SERIES)
+add("unseen:SpatialTransformer", {"width": 16}, IMAGE)
+add("unseen:BinaryNet", {"width": 16}, VECTOR, refusal="a matrix is kept in a vector")
+add("unseen:TopKAutoencoder", {"latents": 32}, VECTOR,
+    refusal="a fixed number of latents feed the decoder at any width")  # fmt: skip
+add("unseen:GraphNet", {"hidden": 32}, lambda: a_graph_with_edges()[:2])
+add("unseen:DuelingNoisyNet", {"hidden": 32}, VECTOR)
+add("unseen:Monarch", {"width": 32}, VECTOR)
+add("unseen:FactorizationMachine", {"dim": 16}, tokens(16, 3))
+add("unseen:MinGRU", {"dim": 32}, tokens())
+add("unseen:SetAttention", {"dim": 32}, SERIES)
+add("unseen:RandomGate", {"width": 32}, VECTOR)
