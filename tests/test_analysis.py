@@ -105,7 +105,9 @@ T.vec("broadcast-matrix", "self.w = nn.Parameter(torch.randn(1, d, d) * 0.02)",
       "h = (h.view(2, 3, 4, -1) @ self.w).view_as(h)", {"w": HALF})
 # a recurrent state begins with zeros: nothing is summed over the width yet
 T.vec("zero-state", L, "z = torch.zeros(h.shape[0], h.shape[1], h.shape[1])\n"
-      "h = self.l(h) + (h[:, None] @ z)[:, 0]", {"l.weight": HID})
+      "h = self.l(h) + (h[:, None] @ z)[:, 0] + (z @ h[:, :, None])[..., 0]", {"l.weight": HID})
+T.vec("cell-from-zeros", "self.c = nn.GRUCell(d, d)", "h = self.c(h)",
+      {"c.weight_ih": HID, "c.weight_hh": HID, "c.bias_ih": UP, "c.bias_hh": UP})
 # constants that mix tokens, of which there are finitely many
 T.vec("tokens-mixed-by-constants", L, "h = self.l((torch.ones(24, 24).tril() / 24) @ h)",
       {"l.weight": HID})
@@ -226,6 +228,8 @@ T.vec("channel-attention", L,  # weights that share one unit, then summed: neutr
 
 # --- tied weights and similarities ---------------------------------------------------------------
 T.add("tied-embedding", vectors("", "return h @ self.emb.weight.T", head=False), (IDS,),
+      {"emb.weight": IN}, sites=(("readout", -1.0),))
+T.add("tied-on-the-left", vectors("", "return (self.emb.weight @ h.T).T", head=False), (IDS,),
       {"emb.weight": IN}, sites=(("readout", -1.0),))
 T.add("factorised-tied", vectors(L, "return F.linear(self.l(h), self.emb.weight)", head=False),
       (IDS,), {"emb.weight": IN, "l.weight": HID}, sites=(("readout", -1.0),))

@@ -45,7 +45,7 @@ def contract_over(
     form = bilinear_statistic(flow, op, a, b)
     if form is not None:
         return form
-    if left.views and right.views and left.kind == right.kind == "weight":
+    if left.views and right.views:
         tokens = _tokens(flow, (a, a_dims), (b, b_dims), summed)
         if not tokens:
             return weight_times_weight(flow, op, (a, a_dims), (b, b_dims), how)
