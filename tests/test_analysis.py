@@ -310,6 +310,13 @@ T.vec("cosine-classifier", "self.w = nn.Parameter(torch.randn(10, d) * 0.02)",
 # a finite number of learned vectors that meet a matrix are inputs, not matrices
 T.vec("learned-queries", "self.q = nn.Parameter(torch.randn(5, d))\n" + L,
       "h = h + self.l(self.q).mean(0)", {"q": IN, "l.weight": HID})
+T.vec("learned-vector", "self.q = nn.Parameter(torch.randn(d))\n" + L,
+      "h = h + self.l(self.q)", {"q": IN, "l.weight": HID})
+# two vectors that meet are a query and a key: their product sums over d
+T.vec("learned-vectors-that-meet", "self.a = nn.Parameter(torch.randn(d))\n"
+      "self.b = nn.Parameter(torch.randn(d))\n" + L,
+      "h = self.l(h) * torch.dot(self.a, self.b).tanh()",
+      {"a": IN, "b": IN, "l.weight": HID}, sites=(("attention", -1.0),))
 T.vec("learned-vectors-that-meet-a-readout", "self.q = nn.Parameter(torch.randn(5, d))\n"
       "self.w = nn.Parameter(torch.randn(d, 3) * 0.02)",
       "h = h * (self.q @ self.w).mean()", {}, refused="nothing tells which")

@@ -16,7 +16,7 @@ import cases
 from automup.api import Mup
 from automup.errors import UsageError
 from automup.optim import Several, plain_optimizer
-from automup.optimizers import is_matrix
+from automup.optimizers import ADJUSTMENTS, is_matrix
 from models_small import model as small
 
 X = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
@@ -122,6 +122,22 @@ def test_in_sp_it_is_the_same_split_without_factors() -> None:
     optimizer = plain_optimizer(net().plan(32), model, torch.optim.Muon, lr=0.02)
     assert {g["lr_mult"] for g in optimizer.param_groups} == {1.0}
     assert len(optimizer.optimizers[0].param_groups[0]["params"]) == len(MATRICES)
+
+
+@pytest.mark.parametrize("shape", [(64, 16), (16, 64), (32, 32)])
+def test_what_the_class_multiplies_by_is_torch_s_own(shape: tuple[int, int]) -> None:
+    from torch.optim._muon import _adjust_lr
+
+    for name in ("original", "match_rms_adamw"):
+        assert ADJUSTMENTS[name](shape) == pytest.approx(_adjust_lr(1.0, name, shape))
+
+
+def test_of_a_stack_the_last_two_sizes_count() -> None:
+    """As in the package's muon_update: max(1, grad.size(-2) / grad.size(-1)) ** 0.5."""
+    assert ADJUSTMENTS["original"]((3, 64, 16)) == 2.0
+    assert ADJUSTMENTS["original"]((3, 16, 64)) == 1.0
+    assert ADJUSTMENTS["original"]((64, 16, 3, 3)) == 1.0
+    assert ADJUSTMENTS["match_rms_adamw"]((256, 64, 16)) == pytest.approx(0.2 * 8)
 
 
 def test_what_is_a_matrix() -> None:
