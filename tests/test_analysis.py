@@ -111,6 +111,28 @@ T.vec("cell-from-zeros", "self.c = nn.GRUCell(d, d)", "h = self.c(h)",
 # constants that mix tokens, of which there are finitely many
 T.vec("tokens-mixed-by-constants", L, "h = self.l((torch.ones(24, 24).tril() / 24) @ h)",
       {"l.weight": HID})
+# a weight on the left of its product sums over its last dimension
+T.vec("batched-on-the-left", "self.w = nn.Parameter(torch.randn(4, 2 * d, d) * 0.02)\n"
+      "self.o = nn.Linear(2 * d, d, bias=False)",
+      "y = torch.bmm(self.w, h.T.expand(4, -1, -1))\nh = self.o(y.mean(0).T)",
+      {"w": HALF, "o.weight": HID})
+T.vec("with-a-bias-on-the-left", "self.w = nn.Parameter(torch.randn(2 * d, d) * 0.02)\n"
+      "self.b = nn.Parameter(torch.zeros(2 * d, 1))\n"
+      "self.o = nn.Linear(2 * d, d, bias=False)",
+      "h = self.o(torch.addmm(self.b, self.w, h.T).T)", {"w": HALF, "b": IN, "o.weight": HID})
+T.vec("factors-of-a-product-and-its-bias", W02,
+      "h = torch.addmm(h, h, self.w, alpha=0.5, beta=0.5)", {"w": HALF})
+T.vec("product-that-forgets-its-bias", W02,  # beta is 0
+      "h = torch.addmm(h * h.shape[1], h, self.w, beta=0).tanh()", {"w": HALF})
+T.vec("batched-with-a-bias-on-the-left",
+      "self.w = nn.Parameter(torch.randn(4, 2 * d, d) * 0.02)\n"
+      "self.b = nn.Parameter(torch.zeros(4, 2 * d, 1))\n"
+      "self.o = nn.Linear(2 * d, d, bias=False)",
+      "y = torch.baddbmm(self.b, self.w, h.T.expand(4, -1, -1))\nh = self.o(y.mean(0).T)",
+      {"w": HALF, "b": IN, "o.weight": HID})
+T.vec("times-a-vector", "self.w = nn.Parameter(torch.randn(2 * d, d) * 0.02)\n"
+      "self.o = nn.Linear(2 * d, d, bias=False)",
+      "h = h + self.o(torch.mv(self.w, h.mean(0)))", {"w": HALF, "o.weight": HID})
 T.vec("wider", "self.a = nn.Linear(d, 4 * d, bias=False)\nself.c = nn.Linear(4 * d, d, bias=False)",
       "h = h + self.c(F.gelu(self.a(h)))", {"a.weight": HID, "c.weight": HID})
 T.vec("swiglu",

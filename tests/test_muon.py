@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -164,6 +165,11 @@ def test_what_is_a_matrix() -> None:
     every = frozenset({2, 3, 4})
     assert {p.name for p in plan.parameters if is_matrix(p, every)} == {"conv.weight", "experts"}
     assert not any(is_matrix(p) for p in plan.parameters)
+    conv, experts = plan.parameter("conv.weight"), plan.parameter("experts")
+    # what is not the last two dimensions of a stack, or the first two of a kernel
+    assert not is_matrix(replace(experts, fan_in_dims=(0,), fan_out_dims=(2,)), every)
+    assert not is_matrix(replace(conv, fan_in_dims=(2,), fan_out_dims=(0,)), every)
+    assert not is_matrix(replace(conv, fan_in_dims=(0, 1), fan_out_dims=()), every)
 
 
 def test_at_the_base_it_is_muon_and_adamw_bit_for_bit() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from automup.errors import UsageError
 from automup.facts import Parameter
-from automup.rules import FAMILIES, Role
+from automup.rules import FAMILIES
 
 Adjustment = Callable[[Sequence[int]], float]
 
@@ -31,8 +31,8 @@ class Known:
 
     Attributes:
         family: a key of :data:`automup.rules.FAMILIES`.
-        decay: "decoupled", or "l2" (added to a gradient that is then normalised), or "flag": l2
-            unless ``decoupled_weight_decay``. Of no account for SGD.
+        decay: "decoupled", or "l2": added to a gradient that is then normalised, unless the setting
+            ``decoupled_weight_decay`` says otherwise. Of no account for SGD.
         pair: its eps is one for the gradient and one in units of the weight, as Adafactor's.
         squared_eps: its eps is added to the square of what the family's is added to.
         ranks: the ranks of the matrices that a muon optimizer takes.
@@ -66,9 +66,7 @@ class Known:
 
     def is_l2(self, settings: Mapping[str, Any]) -> bool:
         """Whether it adds its decay to a gradient that it then normalises."""
-        if self.family == "sgd" or self.decay == "decoupled":
-            return False
-        return self.decay == "l2" or not settings.get("decoupled_weight_decay", False)
+        return self.decay == "l2" and not settings.get("decoupled_weight_decay", False)
 
     def applied(self, parameter: Parameter, adjust: str | Adjustment | None) -> float:
         """What the class itself multiplies a matrix's lr by, relative to the base.
@@ -96,13 +94,13 @@ def is_matrix(p: Parameter, ranks: frozenset[int] = frozenset({2})) -> bool:
     are cut into parts of different roles, which need different norms.
     """
     summed, written = p.fan_in_dims, p.fan_out_dims
-    if p.role is not Role.HIDDEN or p.fixed or len(p.shape) not in ranks:
+    if p.fixed or len(p.shape) not in ranks:
         return False
     dims = {1, 2} if len(p.shape) == 3 else {0, 1}  # a stack, or a kernel that is flattened
     return len(summed) == len(written) == 1 and {*summed, *written} == dims
 
 
-_ADAM, _L2, _FLAG = Known("adam"), Known("adam", "l2"), Known("adam", "flag")
+_ADAM, _L2 = Known("adam"), Known("adam", "l2")
 _LION = Known("sign")
 _MUON = Known("muon", adjustment="original")
 _AUXILIARY = replace(
@@ -130,10 +128,10 @@ _STEP_SIZES = Known(
 CLASSES: dict[tuple[str, str], Known] = {
     ("torch", "SGD"): Known("sgd"),
     ("torch", "ASGD"): Known("sgd"),
-    ("torch", "Adam"): _FLAG,
+    ("torch", "Adam"): _L2,
     ("torch", "AdamW"): _ADAM,
-    ("torch", "NAdam"): _FLAG,
-    ("torch", "RAdam"): _FLAG,
+    ("torch", "NAdam"): _L2,
+    ("torch", "RAdam"): _L2,
     ("torch", "Adamax"): _L2,
     ("torch", "RMSprop"): _L2,
     ("torch", "Adagrad"): _L2,
@@ -163,7 +161,7 @@ CLASSES: dict[tuple[str, str], Known] = {
 #: The names on the command line; those of torch are classes of ``torch.optim``.
 NAMED: dict[str, Known] = {
     "adamw": _ADAM,  # these three come first
-    "adam": _FLAG,
+    "adam": _L2,
     "sgd": Known("sgd"),
     **{
         name.lower(): known
