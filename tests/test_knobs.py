@@ -20,6 +20,8 @@ from automup.models import Models
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 MODELS = """
+import copy
+
 import torch
 from torch import nn
 
@@ -108,6 +110,15 @@ class Counted(nn.Module):
         parts = x[best.argsort()].split(counts)
         return self.out(torch.cat([f(part) for f, part in zip(self.experts, parts)]))
 
+class Teacher(nn.Module):
+    # a copy of its own layers, with batch norm, which counts batches in a tensor that is no float
+    def __init__(self, d=16):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(6, d), nn.BatchNorm1d(d), nn.ReLU(), nn.Linear(d, d))
+        self.copy = copy.deepcopy(self.net)
+    def forward(self, x):
+        return (self.net(x) - self.copy(x)).square().mean(-1)
+
 class Dead(nn.Module):
     def __init__(self, k=3):
         super().__init__()
@@ -132,6 +143,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("Stack", {"sizes"}, {"n": "no activation changes", "k": "data"}),
         ("Heads", {"d", "h"}, {"r": "a factor of", "e": "fails", "v": "data", "t": "table"}),
         ("Experts", {"d", "f"}, {"n": "stacked experts", "v": "data"}),
+        ("Teacher", {"d"}, {}),
         ("Counted", {"d"}, {"v": "data"}),
         ("Grouped", {"d"}, {"g": "heads of keys and values", "v": "data"}),
     ],

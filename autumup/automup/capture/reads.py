@@ -74,6 +74,8 @@ class ReadGuard(TorchFunctionMode):
         read = _PYTHON_READS.get(func)
         if read is not None and args and isinstance(args[0], torch.Tensor) and args[0].is_meta:
             return read(self._mode, *args, **(kwargs or {}))
+        if func == _DEEPCOPY and type(args[0]) is torch.Tensor and not args[0].is_meta:
+            return _copied(*args)
         if func == _GETITEM and len(args) == 2:
             args = (args[0], _within(self._mode, *args))
         elif func == _IS_META and self._on_meta_init is not None:
@@ -85,6 +87,15 @@ class ReadGuard(TorchFunctionMode):
 
 _IS_META = torch.Tensor.is_meta.__get__  # type: ignore[attr-defined]
 _GETITEM = torch.Tensor.__getitem__
+_DEEPCOPY = torch.Tensor.__deepcopy__
+
+
+def _copied(tensor: torch.Tensor, memo: dict[int, Any]) -> torch.Tensor:
+    """A deep copy of a real tensor (a count of batches); torch's own puts its storage on meta."""
+    if id(tensor) not in memo:
+        memo[id(tensor)] = tensor.clone()
+    copy: torch.Tensor = memo[id(tensor)]
+    return copy
 
 
 def _guessed_values(mode: MetaMode, tensor: torch.Tensor) -> Any:
