@@ -34,6 +34,7 @@ from typing import Any
 
 import pytest
 from _pytest.runner import runtestprotocol
+from hypothesis import Phase, settings
 
 from mutations import ROOT, Mutant, file_of, mutants
 
@@ -299,6 +300,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="of tests for one mutant")
     given = parser.parse_args()
     sys.dont_write_bytecode = False  # many forks import what is unchanged
+    settings.register_profile("mutants", phases=[Phase.explicit, Phase.generate])  # no shrinking
+    settings.load_profile("mutants")
     names = [name for name in given.names if name.startswith("automup")]
     tests = [name for name in given.names if name not in names]
     loop = Loop(names, given.seconds, Record(frozenset(str(file_of(name)) for name in names)))

@@ -154,6 +154,9 @@ T.vec("lora", L + "self.a = nn.Linear(d, 4, bias=False)\nself.b = nn.Linear(4, d
 # d x d -> 10: fan_in grows by 16; drawn by 1/sqrt(fan_in 1) = 1/sqrt(d) (torch), so 1/16 over 1/2
 T.vec("bilinear", "self.out = nn.Bilinear(d, d, 10, bias=False)", "return self.out(h, h)",
       {"out.weight": "output in16 x0.125"})
+T.vec("bilinear-of-what-is-scaled", "self.out = nn.Bilinear(d, d, 10, bias=False)",
+      "return self.out(h, h * h.shape[-1])", {"out.weight": "output in16 x0.125"},
+      sites=(("scale", -1.0),))
 T.vec("readout-matmul", "self.w = nn.Parameter(torch.randn(10, d) * 0.02)",
       "return h @ self.w.T", {"w": QUARTER})
 T.vec("readout-conv", "self.out = nn.Conv1d(d, 10, 1, bias=False)",
@@ -633,6 +636,24 @@ def test_fans_are_what_the_derivatives_count(name: str) -> None:
     p = plan.parameter("layer.weight")
     assert p.fan_in == by_weight.flatten(outputs).count_nonzero(-1).max()
     assert p.fan_out == by_input.flatten(0, outputs - 1).count_nonzero(0).max()
+
+
+def test_an_axis_that_is_carried_along_counts_as_written() -> None:
+    """A depthwise convolution, and a gain: each writes all its channels, by 3 taps or by one."""
+
+    class Net(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.embed, self.norm = nn.Linear(4, width), nn.LayerNorm(width)
+            self.conv = nn.Conv1d(width, width, 3, padding=1, groups=width)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.conv(self.norm(self.embed(x)).mT)[:, :5]
+
+    plan = automup.parametrize(Net, base={"width": 8}, inputs=(torch.randn(2, 5, 4),)).plan(16)
+    conv, gain = plan.parameter("conv.weight"), plan.parameter("norm.weight")
+    assert (conv.fan_in, conv.fan_out, conv.base_fan_out) == (3, 16 * 3, 8 * 3)
+    assert (gain.fan_in, gain.fan_out) == (1, 16)
 
 
 def test_a_selective_state_space_is_said_to_be_disputed() -> None:

@@ -165,7 +165,7 @@ def _convolution(flow: Flow, op: Op) -> State:
     if transposed:
         channels = (channels[0] // groups[0], channels[1] // groups[1])
     summed = product([channels, *sizes[2:]])
-    inside = () if transposed and not log_ratio(channels) else (0 if transposed else 1,)
+    inside = (0 if transposed else 1,) if log_ratio(channels) else ()
     dims = [*inside, *range(2, len(sizes))]
     shared = 1 if transposed or groups[0] != groups[1] else groups[0]
     out = contract_over(flow, op, x, weight, [1], dims, summed, "convolution", shared)
