@@ -157,6 +157,9 @@ T.vec("bilinear", "self.out = nn.Bilinear(d, d, 10, bias=False)", "return self.o
 T.vec("bilinear-of-what-is-scaled", "self.out = nn.Bilinear(d, d, 10, bias=False)",
       "return self.out(h, h * h.shape[-1])", {"out.weight": "output in16 x0.125"},
       sites=(("scale", -1.0),))
+T.vec("bilinear-in-activations", "",
+      "return F.bilinear(h, h, (h.T @ h)[None].repeat(5, 1, 1))", {},
+      refused="not a bilinear layer")
 T.vec("readout-matmul", "self.w = nn.Parameter(torch.randn(10, d) * 0.02)",
       "return h @ self.w.T", {"w": QUARTER})
 T.vec("readout-conv", "self.out = nn.Conv1d(d, 10, 1, bias=False)",
@@ -300,6 +303,13 @@ T.add("embedding-bag", model("self.emb = nn.EmbeddingBag(64, d, mode='sum')\n"
                              "self.head = nn.Linear(d, 10, bias=False)",
                              "return self.head(self.emb(x))"),
       (TOKENS,), {"emb.weight": IN, "head.weight": OUT})
+
+T.add("embedding-bag-with-weights",
+      model("self.emb = nn.EmbeddingBag(64, d, mode='sum')\n"
+            "self.head = nn.Linear(d, 10, bias=False)",
+            "times = torch.ones(x.shape) * self.head.weight.size(1)\n"
+            "return self.head(self.emb(x, per_sample_weights=times))"),
+      (TOKENS,), {}, refused="its value grows as width")
 
 # --- weights that are made of weights ------------------------------------------------------------
 # W + B A is W beside two layers: A sums over d into a finite rank, B over the rank (drawn 0)

@@ -58,7 +58,7 @@ def _bent_pair(
     first: dict[str, Mapping[str, Any]] = {}
     for group in groups:
         other = first.setdefault(group[ORIGIN], group)
-        if other is group or group["lr_mult"] == other["lr_mult"]:
+        if group["lr_mult"] == other["lr_mult"]:
             continue
         rates = group["lr"], other["lr"]
         if not all(_readable(rate, rarely) for rate in rates):
