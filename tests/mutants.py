@@ -169,11 +169,14 @@ class Loop:
         items = {item.nodeid: item for item in session.items}
         for file in dict.fromkeys(map(file_of_test, items)):
             self._observe([item for test, item in items.items() if file_of_test(test) == file])
+        for name in self.names:
+            importlib.import_module(name)
         gc.unfreeze()  # what is frozen is not listed
         functions = [f for f in gc.get_objects() if isinstance(f, FunctionType)]
         self.record.load()
         for name in self.names:
             own = [f for f in functions if f.__code__.co_filename == str(file_of(name))]
+            assert own, f"{name} has no function, or another copy of it was loaded."
             every = (m for m in mutants(name) if m.called)
             self.found[name] = tally(every, partial(self._survives, own, items))
         return True
