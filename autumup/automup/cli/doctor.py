@@ -43,9 +43,14 @@ def findings() -> Iterator[tuple[str, str]]:
 def version(package: str) -> str | None:
     """The installed version, or None."""
     try:
-        return importlib.metadata.version(package)
+        found = importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+    if package == "torch":  # which knows its build, too: +cpu, +cu130
+        import torch
+
+        return str(torch.__version__)
+    return found
 
 
 def devices() -> Iterator[str]:
