@@ -219,14 +219,15 @@ def test_a_terminal_without_unicode(format: str, tmp_path: Path) -> None:
     assert "Gr" in done.stdout
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("command", ["{} | head -c 1", "{} >&-", "{} >/dev/full", "{} 2>&-"])
-def test_an_output_that_nobody_takes(command: str, tmp_path: Path) -> None:
+def test_an_output_that_nobody_takes(command: str, unbuffered: str, tmp_path: Path) -> None:
     files(tmp_path, plan())
     call = f"'{sys.executable}' -c '{MAIN}' explain plan.json --format json"
     done = subprocess.run(
         ["bash", "-c", command.format(call)],
         cwd=tmp_path, capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "autumup")},
+        env={**os.environ, "PYTHONPATH": str(ROOT / "autumup"), "PYTHONUNBUFFERED": unbuffered},
     )  # fmt: skip
     assert "Traceback" not in done.stderr
     expected = {"{} >/dev/full": "automup: No space left on device.\n"}

@@ -90,6 +90,7 @@ def _unforeseen(error: Exception) -> str:
     if os.environ.get(TRACEBACK):
         raise error
     if isinstance(error, OSError) and error.strerror:
+        _drop_output()
         named = f" ({error.filename})" if error.filename else ""
         return f"{error.strerror[0].upper()}{error.strerror[1:]}{named}."
     if isinstance(error, RecursionError):
@@ -104,6 +105,14 @@ def _unforeseen(error: Exception) -> str:
         f"({Path(frame.filename).name}:{frame.lineno}). Please report it, with the model file; "
         f"{TRACEBACK}=1 shows the whole traceback."
     )
+
+
+def _drop_output() -> None:
+    """Drop what is buffered and cannot be written: Python would complain of it again at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, status: int) -> NoReturn:
