@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import libcst as cst
 
@@ -25,6 +25,19 @@ class Statement:
 
     def ran(self, executed: frozenset[int]) -> bool:
         return any(line in executed for line in range(self.first, self.last + 1))
+
+    @cached_property
+    def expressions(self) -> tuple[cst.CSTNode, ...]:
+        """Every expression of it, outer ones first, and its own operation."""
+        return tuple(found for node in self.nodes for found in walk(node))
+
+
+def walk(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
+    """The expressions in a node, itself first if it is one."""
+    if isinstance(node, (cst.BaseExpression, cst.AugAssign)):
+        yield node
+    for child in node.children:
+        yield from walk(child)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from automup.rewrite.constructor import self_name
 from automup.rewrite.edit import Source, read
 from automup.rewrite.forms import FLEX, SDPA
 from automup.rewrite.imports import Imports, read_imports
-from automup.rewrite.statements import Function, Outline, Statement, outline
+from automup.rewrite.statements import Function, Outline, Statement, outline, walk
 from automup.rewrite.syntax import code, dotted, last_name
 
 _CONTRACTIONS = frozenset(
@@ -152,7 +152,7 @@ class _Search:
             site = self.tree.find(edit.span)
             if not self._related(function, edit.span.line):
                 continue
-            for node in _expressions(statement):
+            for node in statement.expressions:
                 span = self._span(node, edit.span.file)
                 if span in spans:
                     continue
@@ -181,7 +181,7 @@ class _Search:
 
     def contraction(self, function: Function, statement: Statement) -> str:
         """Why a statement contracts activations or uses a weight, or ""."""
-        for node in _expressions(statement):
+        for node in statement.expressions:
             if _is_matmul(node):
                 return "contracts with @"
             if not isinstance(node, cst.Call):
@@ -199,7 +199,7 @@ class _Search:
         here = f"{function.owner}.{function.name}"
         if not self.scaled or here in self.rewritten or self.constructs(function):
             return ""
-        nodes = [*_expressions(statement)]
+        nodes = [*statement.expressions]
         facts = {id(n.value) for n in nodes if isinstance(n, cst.Attribute) and _tells_a_fact(n)}
         for node in nodes:
             scaled = isinstance(node, cst.Attribute) and node.attr.value in self.scaled
@@ -212,30 +212,38 @@ class _Search:
         return not function.ran(self.executed) and any(
             dotted(node.func).removesuffix(".forward") in _selves(function)
             for statement in function.statements
-            for node in _expressions(statement)
+            for node in statement.expressions
             if isinstance(node, cst.Call)
         )
 
     def constructs(self, function: Function) -> bool:
         """Whether a constructor calls this method, or applies it: it makes or draws weights."""
         family = self.outline.family(function.owner) if function.owner else frozenset()
-        called = (
-            part
-            for other in self.outline.functions
-            if other.name == "__init__" and other.owner in family
-            for statement in other.statements
-            for node in _expressions(statement)
-            if isinstance(node, cst.Call)
-            for part in (node.func, *_applied(node))
-        )
-        return any(dotted(part).partition(".")[2] == function.name for part in called)
+        return any(function.name in self._called.get(owner, ()) for owner in family)
+
+    @cached_property
+    def _called(self) -> dict[str, frozenset[str]]:
+        """By class, what its constructor calls or applies of its own."""
+        found: dict[str, frozenset[str]] = {}
+        for function in self.outline.functions:
+            if function.name == "__init__":
+                calls = (
+                    node
+                    for statement in function.statements
+                    for node in statement.expressions
+                    if isinstance(node, cst.Call)
+                )
+                parts = (part for call in calls for part in (call.func, *_applied(call)))
+                names = frozenset(dotted(part).partition(".")[2] for part in parts)
+                found[function.owner] = found.get(function.owner, frozenset()) | names
+        return found
 
     def note(self, function: Function, statement: Statement) -> str:
         """Why a statement may touch activations, or ""."""
         called = self._submodule(function, statement)
         if called:
             return f"calls {called}"
-        if not any(_is_product(node) for node in _expressions(statement)):
+        if not any(_is_product(node) for node in statement.expressions):
             return ""
         active = function.ran(self.executed) or any(
             self._submodule(function, s) or self.contraction(function, s)
@@ -246,7 +254,7 @@ class _Search:
     def _submodule(self, function: Function, statement: Statement) -> str:
         """What ``self.something(...)`` a statement calls that is not a method of the class."""
         methods = self.outline.methods(function.owner) | _MODULE_METHODS
-        for node in _expressions(statement):
+        for node in statement.expressions:
             if isinstance(node, cst.Call) and not _asks_for_a_fact(node):
                 attribute = _attribute_of(_selves(function), node.func)
                 if attribute and attribute not in methods:
@@ -322,18 +330,5 @@ def _is_product(node: cst.CSTNode) -> bool:
     )
 
 
-def _expressions(statement: Statement) -> Iterator[cst.CSTNode]:
-    """Every expression of a statement, outer ones first, and the statement's own operation."""
-    for node in statement.nodes:
-        yield from _walk(node)
-
-
-def _walk(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
-    if isinstance(node, (cst.BaseExpression, cst.AugAssign)):
-        yield node
-    for child in node.children:
-        yield from _walk(child)
-
-
 def _names(node: cst.CSTNode) -> frozenset[str]:
-    return frozenset(n.value for n in _walk(node) if isinstance(n, cst.Name))
+    return frozenset(n.value for n in walk(node) if isinstance(n, cst.Name))
