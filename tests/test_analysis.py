@@ -288,6 +288,52 @@ T.vec("loss-inside", L + "self.out = nn.Linear(d, 10, bias=False)",
       "return F.cross_entropy(self.out(self.l(h)), torch.zeros(24, dtype=torch.long))",
       {"l.weight": HID, "out.weight": OUT})
 
+# a vector of length 1 in d dimensions is healthy as it is; an output that grows is not
+T.vec("normalised-features", L, "return F.normalize(self.l(h), dim=-1)", {"l.weight": HID})
+T.vec("features-that-grow", L, "return self.l(h) * h.shape[1]**0.5", {"l.weight": HID},
+      sites=(("scale", -0.5),))
+# of an input that is floating the size is 1, and what scales it a site; tokens only index
+T.add("numbers-of-an-input-that-grow",
+      vectors(L, "h = (self.l(h) + x[:, :1] * h.shape[1]).tanh()", floats=True), (FLOATS,),
+      {"emb.weight": IN, "l.weight": HID, "head.weight": OUT}, sites=(("scale", -1.0),))
+T.add("numbers-of-tokens-that-grow",
+      vectors(L, "h = (self.l(h) + x[:, None].float() * h.shape[1]).tanh()"), (IDS,), {},
+      refused="a constant that grows with width")
+
+# a table counts by an exponent alone, or where its largest entries move too; one number, by itself
+T.vec("table-that-decays", L, "h = (self.l(h) + 1 / (1 + torch.arange(h.shape[1]))).tanh()",
+      {"l.weight": HID})
+T.vec("table-of-one-row", L,
+      "h = (self.l(h) * torch.full((1, h.shape[1]), math.log2(h.shape[1])**3)).tanh()", {},
+      refused="table of constants whose size changes with width")
+# which entries a table of indices takes, and in which order, its size does not tell
+T.vec("table-of-indices", L, "h = self.l(h)[:, torch.arange(h.shape[1])]",
+      {"l.weight": HID})
+# r_o is 140 / 44, and r_i is 4: the first matrix is narrower by sqrt(r_o / r_i)
+T.vec("table-of-one-of-two-axes", "self.a = nn.Linear(d, d + 12, bias=False)\n"
+      "self.b = nn.Linear(d + 12, d, bias=False)",
+      "d = h.shape[1]\nh = (self.b(F.relu(self.a(h))) * torch.full((1, d), d**0.5)).tanh()",
+      {"a.weight": "hidden x0.891883", "b.weight": "hidden in3.18182 x1"}, sites=(("scale", -0.5),))
+T.vec("number-in-a-tensor", L, "h = (self.l(h) * torch.full((1,), h.shape[1]**(1 / 3))).tanh()",
+      {"l.weight": HID}, sites=(("scale", -0.333333),))
+
+# --- random numbers that are never trained: what was written into part of a tensor is in all of it
+DRAWN = "self.register_buffer('r', torch.randn(d) / d**0.5)\n"
+HALF_UP = {"weights": {"l.weight": HID}, "sites": (("scale", 0.5),)}
+T.vec("drawn-row-by-row",
+      L + "self.register_buffer('r', torch.zeros(2, d))\n"
+      "for i in range(2):\n    self.r[i] = torch.randn(d) / d**0.5",
+      "h = (self.l(h) * self.r[0]).tanh()", **HALF_UP)
+T.vec("drawn-and-written-among-zeros", L + DRAWN,
+      "z = torch.zeros(2, h.shape[1])\nz[0] = self.r\nh = (self.l(h) * z.sum(0)).tanh()", **HALF_UP)
+T.vec("drawn-among-what-grows", L,  # the largest counts
+      "z = torch.full((2, h.shape[1]), h.shape[1]**0.5)\nz[0] = torch.randn(h.shape[1])\n"
+      "h = (self.l(h) * z.sum(0)).tanh()", {"l.weight": HID}, sites=(("scale", -0.5),))
+T.vec("drawn-by-no-exponent",
+      L + "self.register_buffer('r', torch.randn(d) * math.log2(d)**3)",
+      "h = (self.l(h) * (2 * self.r)).tanh()", {},
+      refused="table of constants whose size changes with width")
+
 # one fault is met by two corrections: sqrt(d) on the tokens heals k too, so the logits need less
 T.add("scaled-tokens-and-a-bias-of-q",
       model("self.emb = nn.Embedding(64, d)\nself.q = nn.Linear(d, d, bias=False)\n"

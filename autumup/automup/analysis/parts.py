@@ -209,6 +209,8 @@ def _piece(dataflow: Dataflow, op: Op, strand: Strand, dim: int, rank: int) -> _
         if dim >= len(indices) or indices[dim] is None:
             return None
         at = dataflow.ops[indices[dim]]
+        if product(at.sizes) != (1, 1):  # which of the entries, their size does not tell
+            return _Step(strand, alive=False)
         return _entry(strand, (at.fact.value, at.wide_fact.value))
     if int(op.arg(1, "dim", 0)) % rank != dim:
         return None

@@ -52,12 +52,13 @@ class MetaMode(Ground):
         self._shadows: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._metas: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._keep: list[torch.Tensor] = []  # on meta: they hold nothing
+        self._known_in: dict[int, list[int]] = {}  # by storage, the ids of those with shadows
         self._results = Results()
 
     def adopt(self, earlier: MetaMode) -> None:
         """Know what an earlier mode knew: the buffers that the constructor made."""
         self._shadows, self._metas, self._keep = earlier._shadows, earlier._metas, earlier._keep
-        self._results = earlier._results
+        self._known_in, self._results = earlier._known_in, earlier._results
 
     def shadow(self, tensor: torch.Tensor) -> torch.Tensor | None:
         """The real value of a tensor, or None if nobody knows it."""
@@ -125,6 +126,12 @@ class MetaMode(Ground):
         self._keep.append(meta)
         if real.numel() <= self._limit:
             self._shadows[id(meta)] = meta, real
+            self._known_in.setdefault(storage_of(meta), []).append(id(meta))
+
+    def _lose(self, tensor: torch.Tensor) -> None:
+        """What nobody knows was written into a tensor: every view of its storage may hold it."""
+        for key in self._known_in.pop(storage_of(tensor), ()):
+            self._shadows.pop(key, None)
 
     def execute(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run an operation without values, and on the shadows of what has some."""
@@ -156,7 +163,7 @@ class MetaMode(Ground):
             return self._with_shadow(func, args, kwargs, out)
         if traits.writes:
             for tensor in written_tensors(func, meta_args, meta_kwargs):
-                self._shadows.pop(id(tensor), None)
+                self._lose(tensor)
         return out
 
     def _to_meta_value(self, value: Any) -> Any:
