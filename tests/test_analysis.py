@@ -317,6 +317,22 @@ T.vec("table-of-one-of-two-axes", "self.a = nn.Linear(d, d + 12, bias=False)\n"
 T.vec("number-in-a-tensor", L, "h = (self.l(h) * torch.full((1,), h.shape[1]**(1 / 3))).tanh()",
       {"l.weight": HID}, sites=(("scale", -0.333333),))
 
+# what is added to something else may be smaller, where it is a constant, or zero
+T.vec("constant-that-shrinks", L,
+      "d = h.shape[1]\nh = (self.l(h) + torch.full((d,), d**-0.5)).tanh()",
+      {"l.weight": HID})
+T.vec("zero-beside-what-is-healed", L, "d = h.shape[1]\nz = h[:, None] @ torch.zeros(24, d, d)\n"
+      "h = ((self.l(h) * d + z[:, 0]) / d).tanh()", {"l.weight": HID})
+T.vec("gain-in-another-order", L + "self.g = nn.Parameter(torch.ones(d))",
+      "h = self.l(h) * self.g.flip(0)", {"l.weight": HID, "g": IN})
+# no constant heals these: tanh(r) shrinks as r does, and a gain of sqrt(d) undoes the norm
+T.vec("drawn-into-what-is-not-homogeneous",
+      L + "self.register_buffer('r', torch.randn(d) / d**0.5)",
+      "h = self.l(h) * self.r.tanh()", {}, refused="it goes into tanh")
+T.vec("norm-with-a-constant-gain", L, "d = h.shape[1]\n"
+      "h = F.layer_norm(self.l(h), [d], weight=torch.full((d,), d**0.5)).tanh()", {},
+      refused="it is the gain or bias of a normalisation")
+
 # --- random numbers that are never trained: what was written into part of a tensor is in all of it
 DRAWN = "self.register_buffer('r', torch.randn(d) / d**0.5)\n"
 HALF_UP = {"weights": {"l.weight": HID}, "sites": (("scale", 0.5),)}

@@ -244,7 +244,7 @@ class Flow:
     def sink(self, op: Op, value: Any, why: str) -> None:
         """The operation is not homogeneous in this argument: it must be neutral."""
         state = self.state(value)
-        if not state.neutral and state.kind != "known":
+        if not state.neutral:
             self.fault(op.base, state, why)
 
     def use(
@@ -281,15 +281,14 @@ class Flow:
                     fan_in,
                     fan_out,
                     lost=axes is None and bool(dims),
-                    raw=view.raw and view.terms is None,
+                    raw=view.raw,
                     matrix=len(across) > 1,
                 )
             )
 
     def consume(self, op: Op, value: Any) -> None:
         """The operation uses the weights in a value coordinate by coordinate: fan_in is 1."""
-        if isinstance(value, Node) and self.state(value).views:
-            self.use(value, op, "elementwise", (), (1, 1))
+        self.use(value, op, "elementwise", (), (1, 1))
 
     def join(self, op: Op, states: Sequence[State]) -> State:
         """Addition and the like: all live operands must have one size; the largest wins."""
